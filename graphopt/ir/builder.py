@@ -1,0 +1,127 @@
+"""Makes graphs: used by the importer, the parser of ``.gir`` and the copy of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graphopt.ir.graph import Attr, Graph, Node, Region, Use, Value
+from graphopt.ir.tensor import Tensor
+from graphopt.ir.types import Type, UnknownType
+
+
+class Builder:
+    """Appends to a graph under construction; names that are taken get a number."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def input(self, name: str, type: Type, region: Region | None = None) -> Value:
+        """A new input of ``region`` (the root by default)."""
+        region = region or self.graph.body
+        value = self._value(name, type, region, len(region.inputs))
+        region.inputs.append(value)
+        return value
+
+    def constant(self, data: Tensor, name: str = "const") -> Value:
+        """A new constant of the graph."""
+        value = self._value(name, data.type, None, 0)
+        value.const = data
+        self.graph.constants[value.name] = value
+        return value
+
+    def node(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        outputs: Sequence[tuple[str, Type]],
+        attrs: Mapping[str, Attr] | None = None,
+        *,
+        domain: str = "",
+        name: str = "",
+        region: Region | None = None,
+        before: Node | None = None,
+    ) -> Node:
+        """A new node at the end of ``region`` (the root by default) or before ``before``."""
+        node = Node(op, domain, name)
+        node.attrs = dict(attrs or {})
+        for index, (output_name, type) in enumerate(outputs):
+            node.outputs.append(self._value(output_name, type, node, index))
+        node.inputs = list(inputs)
+        for index, value in enumerate(inputs):
+            if value is not None:
+                value._uses[Use(node, index)] = None
+        (region or self.graph.body)._insert(node, before)
+        return node
+
+    def region(self, node: Node, attr: str, name: str = "") -> Region:
+        """A new, empty region of ``node``."""
+        region = Region(name or attr, node)
+        node.regions[attr] = region
+        return region
+
+    def outputs(self, values: Sequence[Value], region: Region | None = None) -> None:
+        """Sets the outputs of ``region``; for the root give ``graph.output_names`` too."""
+        region = region or self.graph.body
+        for index, value in enumerate(values):
+            region.outputs.append(value)
+            value._uses[Use(region, index)] = None
+
+    def _value(self, name: str, type: Type, owner: Node | Region | None, index: int) -> Value:
+        value = Value(self.graph.fresh_name(name), type, owner, index)
+        self.graph._values[value.name] = value
+        return value
+
+
+def copy_graph(source: Graph) -> Graph:
+    """A deep copy that shares only constant data, which is immutable."""
+    target = Graph(source.name)
+    target.opset, target.metadata = dict(source.opset), dict(source.metadata)
+    target.doc, target.producer = source.doc, source.producer
+    target.model_domain, target.model_version = source.model_domain, source.model_version
+    target.output_names = list(source.output_names)
+    target._counters = dict(source._counters)
+    builder = Builder(target)
+    mapping: dict[Value, Value] = {}
+    for value in source.constants.values():
+        assert value.const is not None
+        mapping[value] = _like(value, builder.constant(value.const, value.name))
+    copy_region(source.body, target.body, builder, mapping)
+    return target
+
+
+def copy_region(source: Region, target: Region, builder: Builder, mapping: dict[Value, Value]) -> None:
+    """Fills the empty region ``target`` with a copy of ``source``.
+
+    ``mapping`` gives the copies of values from outside (a missing one stands for itself) and
+    receives those of the values inside.
+    """
+    target.metadata, target.doc, target.name = source.metadata, source.doc, source.name
+    for value in source.inputs:
+        if value not in mapping:
+            mapping[value] = _like(value, builder.input(value.name, value.type, target))
+    for node in source:
+        copy = builder.node(
+            node.op,
+            [None if v is None else mapping.get(v, v) for v in node.inputs],
+            [(v.name, v.type) for v in node.outputs],
+            node.attrs,
+            domain=node.domain,
+            name=node.name,
+            region=target,
+        )
+        copy.metadata, copy.doc, copy.origin = node.metadata, node.doc, node.origin
+        for old, new in zip(node.outputs, copy.outputs, strict=True):
+            mapping[old] = _like(old, new)
+        for attr, region in node.regions.items():
+            copy_region(region, builder.region(copy, attr), builder, mapping)
+    builder.outputs([mapping.get(v, v) for v in source.outputs], target)
+
+
+def _like(source: Value, copy: Value) -> Value:
+    copy.metadata, copy.doc, copy.const = source.metadata, source.doc, source.const
+    return copy
+
+
+def unknown_outputs(names: Sequence[str]) -> list[tuple[str, Type]]:
+    """Output declarations of which only the names are known."""
+    return [(name, UnknownType()) for name in names]

@@ -1,0 +1,353 @@
+"""Dimensions of shapes and the exact algebra on them.
+
+A dimension is a Python ``int`` or a :class:`SymDim`, an integer polynomial over atoms in
+canonical form, so that equal dimensions compare equal: ``2*(n + 1) == n + n + 2``. Atoms are
+named symbols and the operations that polynomials don't close over: floor division, modulo,
+minimum and maximum. Symbols stand for integers ≥ 0, as ONNX dimensions do.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Union
+
+from graphopt.errors import TextError
+
+Dim = Union[int, "SymDim"]
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """A factor of a monomial: ``op`` is ``"sym"`` (with a name) or a function of dimensions."""
+
+    op: str
+    name: str = ""
+    args: tuple[Dim, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Text of the atom; also its place in canonical order."""
+        if self.op == "sym":
+            return self.name
+        return f"{self.op}({', '.join(str(arg) for arg in self.args)})"
+
+
+Monomial = tuple[Atom, ...]
+
+
+class SymDim:
+    """A dimension that is not known at compile time, in canonical polynomial form.
+
+    Never constant: operations that leave no symbol return an ``int``. Immutable and hashable.
+    """
+
+    __slots__ = ("_hash", "_text", "terms")
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
+        self.terms = terms
+        self._text: str | None = None
+        self._hash: int | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, SymDim) and self.terms == other.terms)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(self.terms)
+        return self._hash
+
+    def __str__(self) -> str:
+        if self._text is None:
+            self._text = _format(self.terms)
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"SymDim({self})"
+
+    def __add__(self, other: Dim) -> Dim:
+        total = dict(self.terms)
+        for monomial, coefficient in _terms(other):
+            total[monomial] = total.get(monomial, 0) + coefficient
+        return _normal(total)
+
+    __radd__ = __add__
+
+    def __neg__(self) -> Dim:
+        return self * -1
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + (-other)
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return (-self) + other
+
+    def __mul__(self, other: Dim) -> Dim:
+        total: dict[Monomial, int] = {}
+        for left, a in self.terms:
+            for right, b in _terms(other):
+                monomial = tuple(sorted(left + right, key=lambda atom: atom.key))
+                total[monomial] = total.get(monomial, 0) + a * b
+        return _normal(total)
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        return floordiv(self, other)
+
+    def __rfloordiv__(self, other: Dim) -> Dim:
+        return floordiv(other, self)
+
+    def __mod__(self, other: Dim) -> Dim:
+        return mod(self, other)
+
+    @property
+    def symbol(self) -> str | None:
+        """The name, when this is a plain symbol, else None."""
+        if len(self.terms) == 1 and self.terms[0][1] == 1 and len(self.terms[0][0]) == 1:
+            atom = self.terms[0][0][0]
+            return atom.name if atom.op == "sym" else None
+        return None
+
+
+@functools.lru_cache(maxsize=65536)
+def sym(name: str) -> SymDim:
+    """The dimension named ``name``."""
+    return SymDim((((Atom("sym", name),), 1),))
+
+
+def _terms(dim: Dim) -> Iterable[tuple[Monomial, int]]:
+    return dim.terms if isinstance(dim, SymDim) else (((), dim),)
+
+
+def _normal(total: Mapping[Monomial, int]) -> Dim:
+    kept = [(monomial, c) for monomial, c in total.items() if c]
+    if not kept:
+        return 0
+    if len(kept) == 1 and kept[0][0] == ():
+        return kept[0][1]
+    kept.sort(key=lambda term: (-len(term[0]), [atom.key for atom in term[0]]))
+    return SymDim(tuple(kept))
+
+
+def _atom(op: str, *args: Dim) -> SymDim:
+    return SymDim((((Atom(op, args=args),), 1),))
+
+
+def floordiv(a: Dim, b: Dim) -> Dim:
+    """Floor of ``a / b``. Whole parts are taken out: ``(2*n + 3) // 2`` is ``n + 1``.
+
+    Raises:
+        ZeroDivisionError: ``b`` is the constant 0.
+    """
+    if isinstance(b, int):
+        if b == 0:
+            raise ZeroDivisionError("division of a dimension by zero")
+        if isinstance(a, int):
+            return a // b
+        if b < 0:
+            return floordiv(-a, -b)
+        whole = {m: c // b for m, c in a.terms if c % b == 0 or m == ()}
+        rest = {m: c % b for m, c in a.terms if c % b}
+        if any(m for m in rest):
+            rest = {m: (c if m == () else dict(a.terms)[m]) for m, c in rest.items()}
+            return _normal(whole) + _nested_floordiv(_normal(rest), b)
+        return _normal(whole)
+    quotient = _exact_quotient(a, b)
+    return _atom("floordiv", a, b) if quotient is None else quotient
+
+
+def _nested_floordiv(a: Dim, b: int) -> Dim:
+    """``(x // c + k) // b`` is ``(x + k*c) // (b*c)`` for constants, ``b`` and ``c`` positive."""
+    if isinstance(a, SymDim):
+        (monomial, factor), *rest = a.terms
+        offset = rest[0][1] if len(rest) == 1 and rest[0][0] == () else 0 if not rest else None
+        if factor == 1 and len(monomial) == 1 and offset is not None and monomial[0].op == "floordiv":
+            x, c = monomial[0].args
+            if isinstance(c, int) and c > 0:
+                return floordiv(x + offset * c, b * c)
+    return _atom("floordiv", a, b)
+
+
+def _exact_quotient(a: Dim, b: SymDim) -> Dim | None:
+    """``a / b`` when ``b`` is one monomial that divides every term of ``a``, or equals it up to a factor."""
+    if isinstance(a, int):
+        return 0 if a == 0 else None
+    if a == b:
+        return 1
+    if len(b.terms) != 1:
+        return None
+    divisor, factor = b.terms[0]
+    total: dict[Monomial, int] = {}
+    for monomial, c in a.terms:
+        left = list(monomial)
+        for atom in divisor:
+            if atom not in left:
+                return None
+            left.remove(atom)
+        if c % factor:
+            return None
+        total[tuple(left)] = c // factor
+    return _normal(total)
+
+
+def ceildiv(a: Dim, b: Dim) -> Dim:
+    """Ceiling of ``a / b``."""
+    return -floordiv(-a, b)
+
+
+def mod(a: Dim, b: Dim) -> Dim:
+    """``a - b * floor(a / b)``."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a % b
+    if isinstance(b, int):
+        rest = _normal({m: (c % b if m == () else c) for m, c in _terms(a) if c % b})
+        return rest % b if isinstance(rest, int) else _atom("mod", rest, b)
+    return 0 if _exact_quotient(a, b) is not None else _atom("mod", a, b)
+
+
+def _extremum(op: str, pick: Callable[[int, int], int], a: Dim, b: Dim) -> Dim:
+    if isinstance(a, int) and isinstance(b, int):
+        return pick(a, b)
+    difference = a - b
+    if isinstance(difference, int):
+        return a if pick(difference, 0) == difference else b
+    low, high = sorted((a, b), key=str)
+    return _atom(op, low, high)
+
+
+def minimum(a: Dim, b: Dim) -> Dim:
+    """The smaller of two dimensions."""
+    return _extremum("min", min, a, b)
+
+
+def maximum(a: Dim, b: Dim) -> Dim:
+    """The larger of two dimensions."""
+    return _extremum("max", max, a, b)
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    """The product; 1 for no dimensions."""
+    return functools.reduce(lambda a, b: a * b, dims, 1)
+
+
+def symbols(dim: Dim) -> Iterator[str]:
+    """Names of the symbols in ``dim``, in order of first appearance, each once."""
+    seen: dict[str, None] = {}
+    _collect(dim, seen)
+    return iter(seen)
+
+
+def _collect(dim: Dim, seen: dict[str, None]) -> None:
+    for monomial, _ in _terms(dim):
+        for atom in monomial:
+            if atom.op == "sym":
+                seen[atom.name] = None
+            for arg in atom.args:
+                _collect(arg, seen)
+
+
+_FUNCTIONS: dict[str, Callable[[Dim, Dim], Dim]] = {
+    "floordiv": floordiv,
+    "mod": mod,
+    "min": minimum,
+    "max": maximum,
+}
+
+
+def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
+    """``dim`` with symbols replaced; those that ``values`` lacks stay."""
+    if isinstance(dim, int):
+        return dim
+    total: Dim = 0
+    for monomial, coefficient in dim.terms:
+        term: Dim = coefficient
+        for atom in monomial:
+            if atom.op == "sym":
+                term = term * values.get(atom.name, sym(atom.name))
+            else:
+                a, b = (substitute(arg, values) for arg in atom.args)
+                term = term * _FUNCTIONS[atom.op](a, b)
+        total = total + term
+    return total
+
+
+def evaluate(dim: Dim, values: Mapping[str, int]) -> int:
+    """The number that ``dim`` stands for.
+
+    Raises:
+        KeyError: a symbol has no value.
+    """
+    result = substitute(dim, values)
+    if isinstance(result, int):
+        return result
+    raise KeyError(next(symbols(result)))
+
+
+def _format(terms: tuple[tuple[Monomial, int], ...]) -> str:
+    parts: list[str] = []
+    for monomial, c in terms:
+        body = "*".join(_format_atom(atom) for atom in monomial)
+        magnitude = str(abs(c)) if not body else body if abs(c) == 1 else f"{abs(c)}*{body}"
+        sign = "-" if c < 0 else "+"
+        parts.append(f"{sign} {magnitude}" if parts else ("-" + magnitude if c < 0 else magnitude))
+    return " ".join(parts)
+
+
+def _format_atom(atom: Atom) -> str:
+    if atom.op != "sym" or _is_plain(atom.name):
+        return atom.key
+    return "sym(" + repr(atom.name) + ")"
+
+
+def _is_plain(name: str) -> bool:
+    return name.isidentifier() and name.isascii() and name not in _FUNCTIONS and name not in _RESERVED
+
+
+_RESERVED = frozenset({"sym", "None", "True", "False", "and", "or", "not", "if", "else", "in", "is", "lambda"})
+
+
+@functools.lru_cache(maxsize=65536)
+def parse(text: str) -> Dim:
+    """The dimension that ``str`` printed as ``text``.
+
+    Raises:
+        TextError: not an expression over dimensions.
+    """
+    try:
+        return _parse_node(ast.parse(text.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, ZeroDivisionError) as error:
+        raise TextError(f"not a dimension: {text!r}") from error
+
+
+def _parse_node(node: ast.expr) -> Dim:
+    match node:
+        case ast.Constant(value=int(number)) if not isinstance(number, bool):
+            return number
+        case ast.Name(id=name):
+            return sym(name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_parse_node(operand)
+        case ast.BinOp(left=left, op=op, right=right):
+            a, b = _parse_node(left), _parse_node(right)
+            match op:
+                case ast.Add():
+                    return a + b
+                case ast.Sub():
+                    return a - b
+                case ast.Mult():
+                    return a * b
+                case ast.FloorDiv():
+                    return floordiv(a, b)
+                case ast.Mod():
+                    return mod(a, b)
+        case ast.Call(func=ast.Name(id="sym"), args=[ast.Constant(value=str(name))], keywords=[]):
+            return sym(name)
+        case ast.Call(func=ast.Name(id=function), args=[a_node, b_node], keywords=[]) if function in _FUNCTIONS:
+            return _FUNCTIONS[function](_parse_node(a_node), _parse_node(b_node))
+    raise ValueError(ast.dump(node))

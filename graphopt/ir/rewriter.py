@@ -1,0 +1,492 @@
+"""The one gate for mutation.
+
+All changes happen inside transactions::
+
+    with rewriter.rewrite("fuse-relu", root=node):
+        fused = rewriter.create("Conv", [...])
+        rewriter.replace_node(node, fused.outputs)
+
+A transaction is the unit of fuel, provenance, rollback and bisection: an exception inside undoes
+it, and listeners hear of its events only when it is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from graphopt.errors import RewriteError
+from graphopt.ir.builder import Builder
+from graphopt.ir.graph import Attr, Graph, Node, Region, Use, Value, dominates, merge_types, refines
+from graphopt.ir.semantics import Semantics
+from graphopt.ir.tensor import Array, Tensor
+from graphopt.ir.types import Type, UnknownType
+
+
+class OutOfFuel(Exception):  # noqa: N818 - a stop signal, not a fault
+    """The rewriter may not begin another transaction; the pass ends here."""
+
+
+class Relation(enum.Enum):
+    """How a replacement relates to what it replaces."""
+
+    EQUAL = "equal"
+    RELAID_OUT = "relaid out"
+    QUANTIZED = "quantized"
+
+
+class EventKind(enum.Enum):
+    INSERTED = "inserted"
+    ERASED = "erased"
+    CHANGED = "changed"
+    REPLACED = "replaced"
+    RETYPED = "retyped"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change. ``node`` for INSERTED, ERASED and CHANGED (inputs, attributes, place, regions);
+    ``value`` for RETYPED; ``value`` by ``new`` under ``relation`` for REPLACED."""
+
+    kind: EventKind
+    node: Node | None = None
+    value: Value | None = None
+    new: Value | None = None
+    relation: Relation = Relation.EQUAL
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One application of a rule: what it is rooted at and what it did, in order."""
+
+    rule: str
+    root: Node | None
+    index: int
+    events: list[Event] = field(default_factory=list)
+    _undo: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def inserted(self) -> int:
+        return sum(event.kind is EventKind.INSERTED for event in self.events)
+
+    @property
+    def erased(self) -> int:
+        return sum(event.kind is EventKind.ERASED for event in self.events)
+
+
+class Listener(Protocol):
+    """Hears of every finished transaction."""
+
+    def committed(self, transaction: Transaction) -> None: ...
+
+
+class Rewriter:
+    """Changes a graph in transactions.
+
+    Args:
+        graph: what to change.
+        semantics: knowledge of operators, for the types of new nodes.
+        fuel: how many transactions may begin; None for any number.
+        listeners: who hears of finished transactions.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        semantics: Semantics,
+        *,
+        fuel: int | None = None,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.graph = graph
+        self.semantics = semantics
+        self.fuel = fuel
+        self.listeners = list(listeners)
+        self.count = 0
+        self._builder = Builder(graph)
+        self._current: Transaction | None = None
+
+    @contextlib.contextmanager
+    def rewrite(self, rule: str, root: Node | None = None) -> Iterator[Transaction]:
+        """A transaction. A transaction without events is free; an exception inside undoes all of it.
+
+        Raises:
+            OutOfFuel: the fuel is spent.
+            RewriteError: transactions don't nest.
+        """
+        if self._current is not None:
+            raise RewriteError(f'rule "{rule}" began inside rule "{self._current.rule}"')
+        if self.fuel is not None and self.count >= self.fuel:
+            raise OutOfFuel
+        transaction = Transaction(rule, root, self.count)
+        self._current = transaction
+        try:
+            yield transaction
+        except BaseException:
+            self._current = None
+            for undo in reversed(transaction._undo):
+                undo()
+            raise
+        self._current = None
+        if not transaction.events:
+            return
+        self.count += 1
+        self._note_origin(transaction)
+        for listener in self.listeners:
+            listener.committed(transaction)
+
+    # --- making -------------------------------------------------------------------------------
+
+    def create(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        attrs: Mapping[str, Attr] | None = None,
+        *,
+        domain: str = "",
+        outputs: int | Sequence[str] = 1,
+        types: Sequence[Type] | None = None,
+        name: str = "",
+        before: Node | None = None,
+        region: Region | None = None,
+    ) -> Node:
+        """Inserts a node before ``before``, by default before the transaction's root, else at the end of
+        ``region``. Types are inferred unless given; outputs are named after the root's first output.
+
+        Raises:
+            RewriteError: no transaction, or an input is not visible at this place.
+            TypeInferenceError: the inputs don't fit the operator.
+        """
+        transaction = self._transaction()
+        if before is None and region is None:
+            before = transaction.root
+        if before is not None and before.erased:
+            raise RewriteError(f"{op} can't be inserted before {before.label}: it was erased")
+        region = before.parent if before is not None else region
+        hint = transaction.root.outputs[0].name if transaction.root and transaction.root.outputs else op.lower()
+        names = [hint] * outputs if isinstance(outputs, int) else list(outputs)
+        declared = list(types) if types is not None else [UnknownType() for _ in names]
+        node = self._builder.node(
+            op, inputs, list(zip(names, declared, strict=True)), attrs,
+            domain=domain, name=name, region=region, before=before,
+        )  # fmt: skip
+        transaction._undo.append(lambda: self._drop(node))
+        for value in node.inputs:
+            if value is not None and not dominates(value, node):
+                raise RewriteError(f'rule "{transaction.rule}": {node.label} can\'t see %{value.name} at its place')
+        transaction.events.append(Event(EventKind.INSERTED, node))
+        if types is None:
+            for output, type in zip(node.outputs, self.semantics.infer(node), strict=False):
+                output.type = type
+        return node
+
+    def fuse(self, nodes: Sequence[Node], output: Value, *, name: str = "") -> Node:
+        """Moves ``nodes`` (program order) into the body of a new fused node that stands where the last
+        of them stood, and replaces ``output``, the only one of their values used outside.
+
+        The fused node's inputs are the values that the body uses from outside, in order of first use.
+
+        Raises:
+            RewriteError: another value of theirs is used outside.
+        """
+        transaction = self._transaction()
+        inside = dict.fromkeys(nodes)
+        escaping = [
+            v for n in nodes for v in n.outputs if v is not output and any(u.user not in inside for u in v.uses)
+        ]
+        if escaping:
+            raise RewriteError(f'rule "{transaction.rule}": %{escaping[0].name} is used outside the region')
+        captured = list(
+            dict.fromkeys(v for n in nodes for v in n.inputs if v is not None and v.producer not in inside)
+        )
+        types = [output.type]
+        fused = self.create(
+            "fused", captured, domain="graphopt", outputs=[output.name], types=types, name=name, before=nodes[-1]
+        )
+        fused.origin = tuple(dict.fromkeys(o for n in nodes for o in (n.origin or ((n.name,) if n.name else ()))))
+        body = self._builder.region(fused, "body")
+        mapping: dict[Value, Value] = {}
+        for value in captured:
+            mapping[value] = self._builder.input(value.name, value.type, body)
+        for node in nodes:
+            copy = self._builder.node(
+                node.op, [None if v is None else mapping[v] for v in node.inputs],
+                [(v.name, v.type) for v in node.outputs], node.attrs,
+                domain=node.domain, name=node.name, region=body,
+            )  # fmt: skip
+            copy.metadata, copy.doc, copy.origin = node.metadata, node.doc, node.origin
+            mapping.update(zip(node.outputs, copy.outputs, strict=True))
+        self._builder.outputs([mapping[output]], body)
+        self.replace(output, fused.output)
+        for node in reversed(nodes):
+            self.erase(node)
+        return fused
+
+    def constant(self, data: Tensor | Array, name: str = "") -> Value:
+        """A new constant of the graph, named after the transaction's root unless ``name`` is given."""
+        transaction = self._transaction()
+        hint = name or (transaction.root.outputs[0].name + "_const" if transaction.root else "const")
+        value = self._builder.constant(data if isinstance(data, Tensor) else Tensor.of(data), hint)
+        transaction._undo.append(lambda: self._forget(value))
+        return value
+
+    # --- changing -----------------------------------------------------------------------------
+
+    def replace(self, old: Value, new: Value, relation: Relation = Relation.EQUAL) -> None:
+        """Redirects every use of ``old`` to ``new``; the new type reaches the users.
+
+        Raises:
+            RewriteError: the types contradict each other (under EQUAL), or a user can't see ``new``.
+        """
+        transaction = self._transaction()
+        if relation is Relation.EQUAL and not refines(new.type, old.type):
+            raise RewriteError(
+                f'rule "{transaction.rule}": %{new.name} of type {new.type} can\'t replace '
+                f"%{old.name} of type {old.type}"
+            )
+        if relation is Relation.EQUAL and new.owner is not None:
+            self.set_type(new, merge_types(old.type, new.type))
+        for use in old.uses:
+            if isinstance(use.user, Node):
+                if use.user is new.producer:
+                    continue
+                if not dominates(new, use.user):
+                    raise RewriteError(
+                        f'rule "{transaction.rule}": {use.user.label} can\'t see %{new.name}, '
+                        f"which should replace %{old.name}"
+                    )
+                self._set_use(use, new)
+                transaction.events.append(Event(EventKind.CHANGED, use.user))
+            else:
+                self._set_use(use, new)
+        transaction.events.append(Event(EventKind.REPLACED, None, old, new, relation))
+        if new.type != old.type:
+            self._reinfer(new.users)
+
+    def replace_node(
+        self, node: Node, values: Sequence[Value | None], relation: Relation = Relation.EQUAL
+    ) -> None:
+        """Replaces the outputs of ``node`` by ``values`` (None for an unused one) and erases it."""
+        for old, new in zip(node.outputs, values, strict=True):
+            if new is not None:
+                self.replace(old, new, relation)
+        self.erase(node)
+
+    def erase(self, node: Node) -> None:
+        """Removes ``node`` and what its regions hold.
+
+        Raises:
+            RewriteError: one of its outputs is still used.
+        """
+        transaction = self._transaction()
+        for output in node.outputs:
+            if output._uses:
+                user = next(iter(output._uses)).user
+                who = user.label if isinstance(user, Node) else "a region's output"
+                raise RewriteError(f'rule "{transaction.rule}": {node.label} can\'t be erased, {who} uses it')
+        region, following, inputs = node.parent, node._next, list(node.inputs)
+        assert region is not None
+        inner = [v for r in node.regions.values() for v in _region_values(r)]
+        outside = _outside_uses(node)
+        region._remove(node)
+        for use, value in outside:
+            value._uses.pop(use, None)
+        for value in (*node.outputs, *inner):
+            self.graph._values.pop(value.name, None)
+
+        def undo() -> None:
+            region._insert(node, following)
+            node.inputs = inputs
+            for use, value in outside:
+                value._uses[use] = None
+            for value in (*node.outputs, *inner):
+                self.graph._values[value.name] = value
+
+        transaction._undo.append(undo)
+        transaction.events.append(Event(EventKind.ERASED, node))
+
+    def set_input(self, node: Node, index: int, value: Value | None) -> None:
+        """Changes one input of ``node``; an index past the end adds absent inputs up to it.
+
+        Raises:
+            RewriteError: ``value`` is not visible there.
+        """
+        transaction = self._transaction()
+        if value is not None and not dominates(value, node):
+            raise RewriteError(f'rule "{transaction.rule}": {node.label} can\'t see %{value.name}')
+        inputs = list(node.inputs)
+        inputs += [None] * (index + 1 - len(inputs))
+        inputs[index] = value
+        self.set_inputs(node, inputs)
+
+    def set_inputs(self, node: Node, inputs: Sequence[Value | None]) -> None:
+        """Changes all inputs of ``node``."""
+        transaction = self._transaction()
+        old = list(node.inputs)
+
+        def assign(values: Sequence[Value | None]) -> None:
+            for index, value in enumerate(node.inputs):
+                if value is not None:
+                    value._uses.pop(Use(node, index), None)
+            node.inputs = list(values)
+            for index, value in enumerate(values):
+                if value is not None:
+                    value._uses[Use(node, index)] = None
+
+        assign(inputs)
+        transaction._undo.append(lambda: assign(old))
+        transaction.events.append(Event(EventKind.CHANGED, node))
+
+    def set_attr(self, node: Node, name: str, value: Attr | None) -> None:
+        """Sets an attribute; None removes it."""
+        transaction = self._transaction()
+        old = dict(node.attrs)
+        attrs = {k: v for k, v in old.items() if k != name}
+        node.attrs = attrs if value is None else {**attrs, name: value}
+        transaction._undo.append(lambda: setattr(node, "attrs", old))
+        transaction.events.append(Event(EventKind.CHANGED, node))
+
+    def set_type(self, value: Value, type: Type) -> None:
+        """Changes the type of a value; types of users don't follow by this."""
+        if value.type == type:
+            return
+        transaction, old = self._transaction(), value.type
+        value.type = type
+        transaction._undo.append(lambda: setattr(value, "type", old))
+        transaction.events.append(Event(EventKind.RETYPED, None, value))
+
+    def rename(self, value: Value, name: str) -> None:
+        """Gives ``value`` a name, or the nearest free one."""
+        transaction, old = self._transaction(), value.name
+
+        def assign(text: str) -> None:
+            self.graph._values.pop(value.name, None)
+            if value.is_constant:
+                self.graph.constants = {
+                    (text if v is value else k): v for k, v in self.graph.constants.items()
+                }
+            value.name = text
+            self.graph._values[text] = value
+
+        if name != old:
+            assign(self.graph.fresh_name(name))
+            transaction._undo.append(lambda: assign(old))
+
+    def move(self, node: Node, before: Node) -> None:
+        """Moves ``node`` in its region to the place before ``before``; the verifier judges the order."""
+        transaction, region, following = self._transaction(), node.parent, node._next
+        assert region is not None and before.parent is region
+        region._remove(node)
+        region._insert(node, before)
+
+        def undo() -> None:
+            region._remove(node)
+            region._insert(node, following)
+
+        transaction._undo.append(undo)
+        transaction.events.append(Event(EventKind.CHANGED, node))
+
+    def set_output(self, region: Region, index: int, value: Value) -> None:
+        """Changes one output of ``region``."""
+        transaction = self._transaction()
+        old = region.outputs[index]
+        self._set_use(Use(region, index), value)
+        transaction.events.append(Event(EventKind.REPLACED, None, old, value))
+
+    def erase_constant(self, value: Value) -> None:
+        """Removes an unused constant.
+
+        Raises:
+            RewriteError: it is used.
+        """
+        transaction = self._transaction()
+        if value._uses:
+            raise RewriteError(f'rule "{transaction.rule}": constant %{value.name} is still used')
+        order = dict(self.graph.constants)
+        self._forget(value)
+
+        def undo() -> None:
+            self.graph.constants = order
+            self.graph._values[value.name] = value
+
+        transaction._undo.append(undo)
+        transaction.events.append(Event(EventKind.RETYPED, None, value))
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _transaction(self) -> Transaction:
+        if self._current is None:
+            raise RewriteError("graphs change only inside a transaction: with rewriter.rewrite(rule, root): ...")
+        return self._current
+
+    def _set_use(self, use: Use, new: Value) -> None:
+        slots = use.user.inputs if isinstance(use.user, Node) else use.user.outputs
+        old = slots[use.index]
+
+        def assign(value: Value | None, previous: Value | None) -> None:
+            slots[use.index] = value  # type: ignore[index, assignment]
+            if previous is not None:
+                previous._uses.pop(use, None)
+            if value is not None:
+                value._uses[use] = None
+
+        assign(new, old)
+        self._transaction()._undo.append(lambda: assign(old, new))
+
+    def _reinfer(self, users: Sequence[Node]) -> None:
+        pending = dict.fromkeys(users)
+        while pending:
+            node = next(iter(pending))
+            del pending[node]
+            if node.erased or node.is_fused:
+                continue
+            for output, type in zip(node.outputs, self.semantics.infer(node), strict=False):
+                if refines(type, output.type):
+                    merged = merge_types(output.type, type)
+                    if merged != output.type:
+                        self.set_type(output, merged)
+                        pending.update(dict.fromkeys(output.users))
+
+    def _drop(self, node: Node) -> None:
+        assert node.parent is not None
+        for use, value in _outside_uses(node):
+            value._uses.pop(use, None)
+        node.parent._remove(node)
+        for value in (*node.outputs, *(v for r in node.regions.values() for v in _region_values(r))):
+            self.graph._values.pop(value.name, None)
+
+    def _forget(self, value: Value) -> None:
+        self.graph.constants.pop(value.name, None)
+        self.graph._values.pop(value.name, None)
+
+    def _note_origin(self, transaction: Transaction) -> None:
+        sources: dict[str, None] = {}
+        for event in transaction.events:
+            if event.kind is EventKind.ERASED and event.node is not None:
+                sources.update(dict.fromkeys(event.node.origin or ((event.node.name,) if event.node.name else ())))
+        if not sources and transaction.root is not None:
+            sources.update(dict.fromkeys(transaction.root.origin))
+        for event in transaction.events:
+            if event.kind is EventKind.INSERTED and event.node is not None and not event.node.origin:
+                event.node.origin = tuple(sources)
+
+
+def _region_values(region: Region) -> Iterator[Value]:
+    yield from region.inputs
+    for node in region:
+        yield from node.outputs
+        for inner in node.regions.values():
+            yield from _region_values(inner)
+
+
+def _outside_uses(node: Node) -> list[tuple[Use, Value]]:
+    """Uses that ``node`` and all inside it make, to take back when it goes."""
+    found = [(Use(node, i), v) for i, v in enumerate(node.inputs) if v is not None]
+    for region in node.regions.values():
+        found += [(Use(region, i), v) for i, v in enumerate(region.outputs)]
+        for inner in region:
+            found += _outside_uses(inner)
+    return found
