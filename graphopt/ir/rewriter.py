@@ -223,6 +223,7 @@ class Rewriter:
         self.replace(output, fused.output)
         for node in reversed(nodes):
             self.erase(node)
+        self.rename(fused.output, output.name)
         return fused
 
     def constant(self, data: Tensor | Array, name: str = "") -> Value:
