@@ -26,7 +26,7 @@ from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.types import Type, UnknownType
 
 
-class OutOfFuel(Exception):  # noqa: N818 - a stop signal, not a fault
+class OutOfFuel(Exception):
     """The rewriter may not begin another transaction; the pass ends here."""
 
 
@@ -67,6 +67,7 @@ class Transaction:
     index: int
     events: list[Event] = field(default_factory=list)
     _undo: list[Callable[[], None]] = field(default_factory=list)
+    _constants: dict[str, Value] | None = None
 
     @property
     def inserted(self) -> int:
@@ -166,7 +167,9 @@ class Rewriter:
         if before is not None and before.erased:
             raise RewriteError(f"{op} can't be inserted before {before.label}: it was erased")
         region = before.parent if before is not None else region
-        hint = transaction.root.outputs[0].name if transaction.root and transaction.root.outputs else op.lower()
+        hint = (
+            transaction.root.outputs[0].name if transaction.root and transaction.root.outputs else op.lower()
+        )
         names = [hint] * outputs if isinstance(outputs, int) else list(outputs)
         declared = list(types) if types is not None else [UnknownType() for _ in names]
         node = self._builder.node(
@@ -176,7 +179,9 @@ class Rewriter:
         transaction._undo.append(lambda: self._drop(node))
         for value in node.inputs:
             if value is not None and not dominates(value, node):
-                raise RewriteError(f'rule "{transaction.rule}": {node.label} can\'t see %{value.name} at its place')
+                raise RewriteError(
+                    f'rule "{transaction.rule}": {node.label} can\'t see %{value.name} at its place'
+                )
         transaction.events.append(Event(EventKind.INSERTED, node))
         if types is None:
             for output, type in zip(node.outputs, self.semantics.infer(node), strict=False):
@@ -195,7 +200,10 @@ class Rewriter:
         transaction = self._transaction()
         inside = dict.fromkeys(nodes)
         escaping = [
-            v for n in nodes for v in n.outputs if v is not output and any(u.user not in inside for u in v.uses)
+            v
+            for n in nodes
+            for v in n.outputs
+            if v is not output and any(u.user not in inside for u in v.uses)
         ]
         if escaping:
             raise RewriteError(f'rule "{transaction.rule}": %{escaping[0].name} is used outside the region')
@@ -204,9 +212,17 @@ class Rewriter:
         )
         types = [output.type]
         fused = self.create(
-            "fused", captured, domain="graphopt", outputs=[output.name], types=types, name=name, before=nodes[-1]
+            "fused",
+            captured,
+            domain="graphopt",
+            outputs=[output.name],
+            types=types,
+            name=name,
+            before=nodes[-1],
         )
-        fused.origin = tuple(dict.fromkeys(o for n in nodes for o in (n.origin or ((n.name,) if n.name else ()))))
+        fused.origin = tuple(
+            dict.fromkeys(o for n in nodes for o in (n.origin or ((n.name,) if n.name else ())))
+        )
         body = self._builder.region(fused, "body")
         mapping: dict[Value, Value] = {}
         for value in captured:
@@ -406,11 +422,12 @@ class Rewriter:
         transaction = self._transaction()
         if value._uses:
             raise RewriteError(f'rule "{transaction.rule}": constant %{value.name} is still used')
-        order = dict(self.graph.constants)
+        if transaction._constants is None:  # one copy for all, or erasing many would be quadratic
+            order = transaction._constants = dict(self.graph.constants)
+            transaction._undo.append(lambda: setattr(self.graph, "constants", order))
         self._forget(value)
 
         def undo() -> None:
-            self.graph.constants = order
             self.graph._values[value.name] = value
 
         transaction._undo.append(undo)
@@ -420,7 +437,9 @@ class Rewriter:
 
     def _transaction(self) -> Transaction:
         if self._current is None:
-            raise RewriteError("graphs change only inside a transaction: with rewriter.rewrite(rule, root): ...")
+            raise RewriteError(
+                "graphs change only inside a transaction: with rewriter.rewrite(rule, root): ..."
+            )
         return self._current
 
     def _set_use(self, use: Use, new: Value) -> None:
@@ -467,7 +486,9 @@ class Rewriter:
         sources: dict[str, None] = {}
         for event in transaction.events:
             if event.kind is EventKind.ERASED and event.node is not None:
-                sources.update(dict.fromkeys(event.node.origin or ((event.node.name,) if event.node.name else ())))
+                sources.update(
+                    dict.fromkeys(event.node.origin or ((event.node.name,) if event.node.name else ()))
+                )
         if not sources and transaction.root is not None:
             sources.update(dict.fromkeys(transaction.root.origin))
         for event in transaction.events:
