@@ -309,7 +309,9 @@ def _is_plain(name: str) -> bool:
     return name.isidentifier() and name.isascii() and name not in _FUNCTIONS and name not in _RESERVED
 
 
-_RESERVED = frozenset({"sym", "None", "True", "False", "and", "or", "not", "if", "else", "in", "is", "lambda"})
+_RESERVED = frozenset(
+    {"sym", "None", "True", "False", "and", "or", "not", "if", "else", "in", "is", "lambda"}
+)
 
 
 @functools.lru_cache(maxsize=65536)
@@ -348,6 +350,8 @@ def _parse_node(node: ast.expr) -> Dim:
                     return mod(a, b)
         case ast.Call(func=ast.Name(id="sym"), args=[ast.Constant(value=str(name))], keywords=[]):
             return sym(name)
-        case ast.Call(func=ast.Name(id=function), args=[a_node, b_node], keywords=[]) if function in _FUNCTIONS:
+        case ast.Call(func=ast.Name(id=function), args=[a_node, b_node], keywords=[]) if (
+            function in _FUNCTIONS
+        ):
             return _FUNCTIONS[function](_parse_node(a_node), _parse_node(b_node))
     raise ValueError(ast.dump(node))

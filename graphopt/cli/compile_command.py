@@ -1,0 +1,68 @@
+"""``graphopt compile``"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from graphopt.cli.options import json_option, model_options, pipeline_options, read_arrays, read_model
+from graphopt.cli.output import human_bytes, print_json, progress
+
+
+@click.command("compile")
+@model_options
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The artifact, NAME.gopt."
+)
+@click.option(
+    "-t", "--target", default="native", show_default=True,
+    help="native, x86-64-v3, x86-64-v4, an LLVM CPU name, aarch64[:cpu], or cuda:sm_80 and the like.",
+)  # fmt: skip
+@pipeline_options
+@json_option
+def command(
+    model: Path,
+    output: Path,
+    dims: Mapping[str, int],
+    input_shapes: Mapping[str, tuple[int | str, ...]],
+    target: str,
+    pipeline: str,
+    verify: str,
+    data: Path | None,
+    plugins: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Compile MODEL ahead of time into the artifact OUTPUT."""
+    from graphopt.backend.compile import compile_graph
+    from graphopt.pipeline import Context, Pipeline
+    from graphopt.targets import Target
+
+    parsed, resolved = Pipeline.parse(pipeline), Target.parse(target)
+    context = Context(target=resolved, inputs=read_arrays(data))
+    started = time.perf_counter()
+    graph = read_model(model, dims, input_shapes)
+    with progress("optimizing") as step:
+        parsed.run(graph, context=context, verify=verify, progress=step)
+    graph.metadata["graphopt.pipeline"] = str(parsed)
+    with progress("compiling") as step:
+        artifact = compile_graph(graph, resolved, progress=step)
+    artifact.save(output)
+    seconds = time.perf_counter() - started
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    if as_json:
+        print_json(
+            {
+                "artifact": str(output),
+                "target": resolved.text,
+                "kernels": len(artifact.kernels),
+                "bytes": size,
+                "seconds": seconds,
+            }
+        )
+        return
+    click.echo(
+        f"wrote {output}: {len(artifact.kernels)} kernels for {resolved.text}, {human_bytes(size)}, {seconds:.1f} s"
+    )

@@ -1,0 +1,110 @@
+"""``graphopt inspect``"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphopt.cli.options import json_option, model_options, read_model
+from graphopt.cli.output import human_bytes, print_json, print_table
+
+if TYPE_CHECKING:
+    from graphopt.ir.graph import Graph
+
+
+@click.command("inspect")
+@model_options
+@click.option("--text", is_flag=True, help="Print the graph in its text form (.gir).")
+@json_option
+def command(
+    model: Path,
+    dims: Mapping[str, int],
+    input_shapes: Mapping[str, tuple[int | str, ...]],
+    text: bool,
+    as_json: bool,
+) -> None:
+    """Say what MODEL holds: an ONNX file, a .gir text, or a .gopt artifact."""
+    if model.is_dir():
+        _inspect_artifact(model, text, as_json)
+        return
+    graph = read_model(model, dims, input_shapes)
+    if text:
+        from graphopt.ir.printer import print_graph
+
+        click.echo(print_graph(graph), nl=False)
+        return
+    summary = summarize(graph)
+    if as_json:
+        print_json(summary)
+        return
+    click.secho(graph.name, bold=True)
+    rows = [["input", v["name"], v["type"]] for v in summary["inputs"]]
+    rows += [["output", v["name"], v["type"]] for v in summary["outputs"]]
+    print_table("", ["", "name", "type"], rows)
+    click.echo()
+    print_table("", ["operator", "nodes"], [[op, str(count)] for op, count in summary["operators"].items()])
+    click.echo()
+    click.echo(
+        f"{summary['nodes']} nodes, {summary['constants']} constants ({human_bytes(summary['constant_bytes'])})"
+    )
+    opset = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in summary["opset"].items())
+    click.echo(f"opset {opset}")
+    if summary["untyped"]:
+        click.echo(f"{summary['untyped']} values without a known type")
+
+
+def summarize(graph: Graph) -> dict[str, Any]:
+    """What ``graphopt inspect --json`` prints of a graph."""
+    from graphopt.ir.types import TensorType
+
+    nodes = list(graph.walk())
+    operators = Counter(node.op_type for node in nodes)
+    untyped = sum(
+        not isinstance(v.type, TensorType) or not v.type.is_known
+        for node in nodes
+        for v in node.outputs
+        if v.name
+    )
+    return {
+        "name": graph.name,
+        "producer": " ".join(part for part in graph.producer if part),
+        "opset": dict(graph.opset),
+        "inputs": [{"name": v.name, "type": str(v.type)} for v in graph.inputs],
+        "outputs": [
+            {"name": name, "type": str(v.type)}
+            for name, v in zip(graph.output_names, graph.outputs, strict=True)
+        ],
+        "nodes": len(nodes),
+        "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
+        "constants": len(graph.constants),
+        "constant_bytes": sum(v.const.nbytes for v in graph.constants.values() if v.const is not None),
+        "untyped": untyped,
+        "metadata": dict(graph.metadata),
+    }
+
+
+def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
+    import msgspec
+
+    from graphopt.runtime.manifest import GRAPH_NAME, read
+
+    manifest = read(path)
+    if text:
+        click.echo((path / GRAPH_NAME).read_text(encoding="utf-8"), nl=False)
+        return
+    if as_json:
+        print_json(msgspec.to_builtins(manifest))
+        return
+    click.secho(path.name, bold=True)
+    rows = [["input", *str(v).split(": ", 1)] for v in manifest.inputs]
+    rows += [["output", *str(v).split(": ", 1)] for v in manifest.outputs]
+    print_table("", ["", "name", "type"], rows)
+    click.echo()
+    print_table("", ["variant", "kernels"], [[v.target, str(len(v.kernels))] for v in manifest.variants])
+    click.echo()
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    click.echo(f"{human_bytes(size)} on disk, pipeline {manifest.pipeline or '(none)'}")

@@ -1,0 +1,85 @@
+"""``graphopt opt``"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphopt.cli.options import json_option, model_options, pipeline_options, read_arrays, read_model
+from graphopt.cli.output import human_bytes, print_json, print_table, progress
+
+if TYPE_CHECKING:
+    from graphopt.pipeline import Report
+
+
+@click.command("opt")
+@model_options
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path),
+    help="Where the result goes: .onnx, or .gir for text.",
+)  # fmt: skip
+@pipeline_options
+@click.option("--target", help="What fusion may assume of the machine, e.g. native or aarch64.")
+@click.option(
+    "--keep-regions", is_flag=True, help="Write fused regions as functions of the model, not inlined."
+)
+@click.option("--dump", type=click.Path(path_type=Path), help="A folder for the graph after each pass.")
+@click.option(
+    "--fuel", type=click.IntRange(min=0), help="Stop each pass after so many rewrites, to find a faulty one."
+)
+@json_option
+def command(
+    model: Path,
+    output: Path,
+    dims: Mapping[str, int],
+    input_shapes: Mapping[str, tuple[int | str, ...]],
+    pipeline: str,
+    verify: str,
+    data: Path | None,
+    plugins: tuple[Path, ...],
+    target: str | None,
+    keep_regions: bool,
+    dump: Path | None,
+    fuel: int | None,
+    as_json: bool,
+) -> None:
+    """Optimize MODEL by a pipeline of passes and write it to OUTPUT."""
+    from graphopt import api, onnx_io
+    from graphopt.pipeline import Context, Pipeline
+    from graphopt.targets import Target
+
+    parsed = Pipeline.parse(pipeline)
+    context = Context(target=Target.parse(target) if target else None, inputs=read_arrays(data))
+    graph = read_model(model, dims, input_shapes)
+    with progress("optimizing") as step:
+        report = parsed.run(graph, context=context, verify=verify, fuel=fuel, dump_dir=dump, progress=step)
+    if output.suffix == ".gir":
+        api.save(graph, output)
+    else:
+        onnx_io.save(graph, output, inline=not keep_regions)
+    print_report(report, as_json)
+    if not as_json:
+        click.echo(f"wrote {output}")
+
+
+def print_report(report: Report, as_json: bool) -> None:
+    """The report of a pipeline as a table or as JSON."""
+    document: dict[str, Any] = report.as_dict()
+    if as_json:
+        print_json(document)
+        return
+    rows = [
+        [
+            row["pass"],
+            f"{row['nodes_before']} → {row['nodes_after']}",
+            human_bytes(row["constant_bytes_after"]),
+            str(row["rewrites"]),
+            f"{row['seconds'] * 1e3:.0f} ms",
+            "" if row["distance"] is None else f"{row['distance']:.1e}",
+        ]
+        for row in document["passes"]
+    ]
+    print_table("", ["pass", "nodes", "constants", "rewrites", "time", "distance"], rows)

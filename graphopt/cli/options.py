@@ -1,0 +1,125 @@
+"""Options that several commands share, and how their texts become values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from graphopt.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from graphopt.ir.graph import Graph
+    from graphopt.ir.tensor import Array
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def parse_dims(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, int]:
+    dims: dict[str, int] = {}
+    for text in texts:
+        name, separator, number = text.rpartition("=")
+        if not separator or not name or not number.isdecimal():
+            raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as batch=1")
+        dims[name] = int(number)
+    return dims
+
+
+def parse_shapes(
+    ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, tuple[int | str, ...]]:
+    shapes: dict[str, tuple[int | str, ...]] = {}
+    for text in texts:
+        name, separator, shape = text.rpartition(":")
+        if not separator or not name:
+            raise click.BadParameter(f"{text!r} is not NAME:SHAPE, such as x:1x3x224x224")
+        parts = shape.split("x") if shape else []
+        if not all(part.isdecimal() or part.isidentifier() for part in parts):
+            raise click.BadParameter(f"{shape!r} is not a shape such as 1x3x224x224 or batchx3x224x224")
+        shapes[name] = tuple(int(part) if part.isdecimal() else part for part in parts)
+    return shapes
+
+
+def load_plugins(ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    if paths:
+        from graphopt.pipeline import load_plugin
+
+        for path in paths:
+            load_plugin(path)
+    return paths
+
+
+def model_options(function: F) -> F:
+    """``MODEL --dim --input``: which model is read, and with which shapes."""
+    function = click.option(
+        "--input", "input_shapes", multiple=True, metavar="NAME:SHAPE", callback=parse_shapes,
+        help="Fix the shape of an input, e.g. x:1x3x224x224. Repeatable.",
+    )(function)  # fmt: skip
+    function = click.option(
+        "--dim", "dims", multiple=True, metavar="NAME=N", callback=parse_dims,
+        help="Fix a symbolic dimension, e.g. batch=1. Repeatable.",
+    )(function)  # fmt: skip
+    return click.argument("model", type=click.Path(path_type=Path))(function)
+
+
+def pipeline_options(function: F) -> F:
+    """``--pipeline --verify --data --plugin``: what is done to the graph and how it is checked."""
+    function = click.option(
+        "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), is_eager=True,
+        callback=load_plugins, help="A Python file with passes of your own. Runs code. Repeatable.",
+    )(function)  # fmt: skip
+    function = click.option(
+        "--data", type=click.Path(path_type=Path), metavar="FILE.npz",
+        help="Input arrays for calibration and numeric verification; generated where missing.",
+    )(function)  # fmt: skip
+    function = click.option(
+        "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure", show_default=True,
+        help="Check the graph after each pass; numeric also compares outputs in ONNX Runtime.",
+    )(function)  # fmt: skip
+    return click.option(
+        "-p", "--pipeline", default="O2", show_default=True,
+        help='Passes, e.g. "O1,prune-magnitude{sparsity=0.5}"; see `graphopt passes`.',
+    )(function)  # fmt: skip
+
+
+def json_option(function: F) -> F:
+    """``--json``: one JSON document on stdout instead of a table."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def read_model(model: Path, dims: Mapping[str, int], shapes: Mapping[str, tuple[int | str, ...]]) -> Graph:
+    """The graph of a model file.
+
+    Raises:
+        ModelError: missing, not a model, or not representable.
+    """
+    from graphopt import api
+
+    if not model.exists():
+        raise ModelError(f"{model}: there is no such file")
+    return api.load(model, dims=dims, input_shapes=shapes)
+
+
+def read_arrays(path: Path | None) -> dict[str, Array]:
+    """The arrays of an ``.npz`` file by name; none for None.
+
+    Raises:
+        InputError: missing or not an .npz file.
+    """
+    import numpy as np
+
+    if path is None:
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InputError(
+                    f"{path}: holds one array without a name", hint="write it with numpy.savez(path, x=array)"
+                )
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not an .npz file of plain arrays ({error})") from error

@@ -1,0 +1,118 @@
+"""``graphopt run``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphopt.cli.options import json_option, parse_dims, read_arrays
+from graphopt.cli.output import print_json, print_table
+from graphopt.errors import InputError
+
+if TYPE_CHECKING:
+    from graphopt.ir.tensor import Array
+    from graphopt.runtime import Executable
+
+
+@click.command("run")
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option("-i", "--data", type=click.Path(path_type=Path), metavar="FILE.npz", help="The inputs by name.")
+@click.option(
+    "--random", "seed", type=int, is_flag=False, flag_value=0, help="Random inputs [with this seed]."
+)
+@click.option(
+    "--dim",
+    "dims",
+    multiple=True,
+    metavar="NAME=N",
+    callback=parse_dims,
+    help="Size of a symbolic dimension of random inputs.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.npz", help="Where the outputs go."
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Number of threads; all cores by default.")
+@click.option("--no-check", is_flag=True, help="Don't check the artifact's hashes.")
+@json_option
+def command(
+    artifact: Path,
+    data: Path | None,
+    seed: int | None,
+    dims: dict[str, int],
+    output: Path | None,
+    threads: int | None,
+    no_check: bool,
+    as_json: bool,
+) -> None:
+    """Run ARTIFACT on inputs from a file or on random ones. Loading an artifact runs its code."""
+    from graphopt import runtime
+
+    if (data is None) == (seed is None):
+        raise InputError("give the inputs: either --data FILE.npz or --random")
+    with runtime.load(artifact, threads=threads, verify=not no_check) as executable:
+        arrays = read_arrays(data) if seed is None else random_inputs(executable, seed, dims)
+        results = executable(arrays)
+        names = [spec.name for spec in executable.outputs]
+        outputs = dict(zip(names, results, strict=True))
+    if output is not None:
+        _write(output, outputs)
+    rows = [_row(name, array) for name, array in outputs.items()]
+    if as_json:
+        print_json({"outputs": rows})
+        return
+    print_table(
+        "", ["output", "type", "min", "mean", "max"], [[str(cell) for cell in row.values()] for row in rows]
+    )
+
+
+def random_inputs(executable: Executable, seed: int, dims: dict[str, int]) -> dict[str, Array]:
+    """Arrays that fit the signature of ``executable``; symbolic dimensions are 1 unless ``dims`` says more."""
+    import numpy as np
+
+    from graphopt.ir.dims import evaluate, parse, symbols
+    from graphopt.runtime.dtypes import numpy_dtype
+
+    generator = np.random.default_rng(seed)
+    arrays: dict[str, Array] = {}
+    for spec in executable.inputs:
+        shape = tuple(
+            evaluate(parsed, {name: dims.get(name, 1) for name in symbols(parsed)})
+            for parsed in (parse(str(dim)) for dim in spec.shape)
+        )
+        dtype = numpy_dtype(spec.dtype)
+        if dtype.kind in "bui":
+            arrays[spec.name] = generator.integers(0, 2, shape).astype(dtype)
+        else:
+            arrays[spec.name] = generator.standard_normal(shape).astype(dtype)
+    return arrays
+
+
+def _row(name: str, array: Array) -> dict[str, Any]:
+    import numpy as np
+
+    numbers = np.asarray(array, dtype=np.float64) if array.size else np.zeros(1)
+    shape = "x".join(map(str, array.shape))
+    return {
+        "name": name,
+        "type": f"{array.dtype}[{shape}]",
+        "min": f"{numbers.min():.6g}",
+        "mean": f"{numbers.mean():.6g}",
+        "max": f"{numbers.max():.6g}",
+    }
+
+
+def _write(path: Path, arrays: dict[str, Array]) -> None:
+    import os
+
+    import numpy as np
+
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(f"{path}: can't be written ({error.strerror})") from error
