@@ -24,7 +24,8 @@ class Builder:
 
     def constant(self, data: Tensor, name: str = "const") -> Value:
         """A new constant of the graph."""
-        value = self._value(name, data.type, None, 0)
+        value = self._value(name, data.type, None, self.graph._constant_count)
+        self.graph._constant_count += 1
         value.const = data
         self.graph.constants[value.name] = value
         return value

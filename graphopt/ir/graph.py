@@ -282,6 +282,7 @@ class Graph:
         self.model_version = 0
         self._values: dict[str, Value] = {}
         self._counters: dict[str, int] = {}
+        self._constant_count = 0
 
     @property
     def inputs(self) -> Sequence[Value]:

@@ -67,7 +67,6 @@ class Transaction:
     index: int
     events: list[Event] = field(default_factory=list)
     _undo: list[Callable[[], None]] = field(default_factory=list)
-    _constants: dict[str, Value] | None = None
 
     @property
     def inserted(self) -> int:
@@ -422,12 +421,13 @@ class Rewriter:
         transaction = self._transaction()
         if value._uses:
             raise RewriteError(f'rule "{transaction.rule}": constant %{value.name} is still used')
-        if transaction._constants is None:  # one copy for all, or erasing many would be quadratic
-            order = transaction._constants = dict(self.graph.constants)
-            transaction._undo.append(lambda: setattr(self.graph, "constants", order))
         self._forget(value)
 
         def undo() -> None:
+            # Constants are in the order of their index; keeping a copy of the table would make
+            # erasing many of them quadratic.
+            constants = [*self.graph.constants.values(), value]
+            self.graph.constants = {v.name: v for v in sorted(constants, key=lambda v: v.index)}
             self.graph._values[value.name] = value
 
         transaction._undo.append(undo)
