@@ -1,0 +1,234 @@
+"""Artifacts made callable."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from graphopt.errors import ArtifactError, InputError, TargetError
+from graphopt.runtime import manifest as manifests
+from graphopt.runtime.dtypes import numpy_dtype
+from graphopt.runtime.files import open_file
+from graphopt.runtime.library import load_entry, runtime
+from graphopt.runtime.manifest import Manifest, TensorSpec, Variant
+from graphopt.runtime.signature import Signature
+from graphopt.runtime.tensors import Array, Feeder, export, to_numpy
+from graphopt.runtime.threads import thread_count, use_threads
+from graphopt.targets.host import host_machine, missing_features
+
+_KNOWN_SHAPES = 64
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True) -> Executable:
+    """Load an artifact. **This runs code that the artifact holds**: load only what you trust.
+
+    Args:
+        path: the artifact's directory, ``NAME.gopt``.
+        threads: how many threads kernels use; by default one for each processor of this process.
+        verify: check the SHA-256 of every file that is used.
+
+    Raises:
+        ArtifactError: the artifact is missing, damaged, edited or of another format version.
+        TargetError: it holds no code that this CPU can run.
+        InputError: the number of threads is wrong.
+    """
+    folder = Path(path)
+    count = thread_count(threads)
+    manifest = manifests.read(folder, verify=verify)
+    return Executable(folder, manifest, choose_variant(manifest, folder), threads=count, verify=verify)
+
+
+def choose_variant(manifest: Manifest, folder: Path) -> Variant:
+    """The first variant that this machine can run.
+
+    Raises:
+        TargetError: there is none; the message says for each what is lacking.
+    """
+    machine = host_machine()
+    reasons: list[str] = []
+    for variant in manifest.variants:
+        if variant.kind != "llvm":
+            reasons.append(f"{variant.target} is for a GPU, and this runtime runs code for CPUs")
+        elif (needed := variant.triple.partition("-")[0]) != machine:
+            reasons.append(f"{variant.target} is for {needed}, this machine is {machine}")
+        elif missing := missing_features(variant.required_features):
+            reasons.append(f"{variant.target} needs {', '.join(missing)}, which this CPU lacks")
+        else:
+            return variant
+    raise TargetError(
+        f"{folder} holds no code that runs here: " + "; ".join(reasons),
+        hint="compile it for this CPU, or for a lower level such as x86-64-v3",
+    )
+
+
+class Executable:
+    """A loaded artifact: call it with arrays, get arrays.
+
+    Several threads may call one executable; their calls take turns. For calls that run side by side,
+    load the artifact once for each thread: the weights are shared, the working memory is not.
+
+    Returned arrays belong to the caller and stay valid after further calls and after :meth:`close`.
+    """
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, variant: Variant, *, threads: int, verify: bool
+    ) -> None:
+        self.path = folder
+        self.manifest = manifest
+        self.variant = variant
+        self.threads = threads
+        self._lock = threading.Lock()
+        self._signature = Signature(manifest.inputs, manifest.outputs)
+        open_file(folder, variant.library, manifest.files[variant.library], verify=verify)
+        self._runtime = runtime()
+        self._weights = self._map_weights(verify)
+        self._weight_pointers = frozenset(weight.data_ptr() for weight in self._weights)
+        self._entry: Any = load_entry(folder / variant.library)
+        self._feeders = [Feeder(self._runtime, spec) for spec in manifest.inputs]
+        self._bound: dict[tuple[tuple[int, ...], ...], dict[str, int]] = {}
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Names, element types and shapes of the inputs, in order."""
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Names, element types and shapes of the outputs, in order."""
+        return self.manifest.outputs
+
+    def __call__(
+        self, *args: Any, out: Sequence[Array] | Mapping[str, Array] | None = None, **named: Any
+    ) -> list[Array]:
+        """Run the model.
+
+        Args:
+            args: arrays by position, or one mapping from input names to arrays. NumPy arrays and
+                whatever supports DLPack on the CPU; data that starts at a multiple of 64 bytes and
+                is contiguous is used in place, other data is copied.
+            out: arrays to write outputs into, all in order or some by name.
+            named: arrays by input name.
+
+        Returns:
+            The outputs in order; where ``out`` has an array for one, that array.
+
+        Raises:
+            InputError: the arrays don't fit the inputs or outputs; nothing was computed or written.
+            ArtifactError: the executable was closed.
+        """
+        if args and isinstance(args[0], Mapping):
+            args, named = args[1:], {**args[0], **named}
+        arrays = self._signature.arrange(args, named)
+        with self._lock:
+            if self._entry is None:
+                raise ArtifactError(f"{self.path} was closed", hint="load it again")
+            tensors = [feed(array) for feed, array in zip(self._feeders, arrays, strict=True)]
+            values = self._bind(tuple(tuple(tensor.shape) for tensor in tensors))
+            targets = self._targets(out, values) if out is not None else {}
+            use_threads(self._runtime, self.threads)
+            results = self._run(tensors)
+            return self._own(results, tensors, targets)
+
+    def close(self) -> None:
+        """Let go of the weights and of the working memory; arrays that were returned stay valid."""
+        with self._lock:
+            self._entry = None
+            self._weights = []
+            self._feeders = []
+            self._runtime.clear_pool()
+
+    def __enter__(self) -> Executable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        signature = ", ".join(map(str, self.inputs)) + " -> " + ", ".join(map(str, self.outputs))
+        return f"<Executable {self.path.name} for {self.variant.target}: {signature}>"
+
+    def _map_weights(self, verify: bool) -> list[Any]:
+        if not self.variant.weights:
+            return []
+        record = self.manifest.files[manifests.WEIGHTS_NAME]
+        content = open_file(self.path, manifests.WEIGHTS_NAME, record, verify=verify)
+        specs = {spec.name: spec for spec in self.manifest.weights}
+        tensors = []
+        for name in self.variant.weights:
+            spec = specs[name]
+            data = content[spec.offset : spec.offset + spec.nbytes]
+            tensors.append(
+                export(self._runtime, data.view(numpy_dtype(spec.dtype)).reshape(spec.shape), spec.dtype)
+            )
+        return tensors
+
+    def _bind(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
+        values = self._bound.get(shapes)
+        if values is None:
+            values = self._signature.bind(shapes)
+            if len(self._bound) >= _KNOWN_SHAPES:
+                # The pool keeps freed blocks by size and never gives one back of its own accord.
+                self._bound.clear()
+                self._runtime.clear_pool()
+            self._bound[shapes] = values
+        return values
+
+    def _targets(
+        self, out: Sequence[Array] | Mapping[str, Array], values: Mapping[str, int]
+    ) -> dict[int, Array]:
+        names = [spec.name for spec in self.outputs]
+        if isinstance(out, Mapping):
+            for name in out:
+                if name not in names:
+                    raise InputError(f"out: the model has no output {name!r}; it has {', '.join(names)}")
+            targets = {names.index(name): array for name, array in out.items()}
+        elif len(out) != len(names):
+            raise InputError(f"out: {len(out)} arrays for {len(names)} outputs")
+        else:
+            targets = dict(enumerate(out))
+        for index, array in targets.items():
+            spec = self.outputs[index]
+            if not isinstance(array, np.ndarray) or not array.flags.writeable:
+                raise InputError(f"out: output {spec.name!r} needs a NumPy array that can be written")
+            if array.dtype != numpy_dtype(spec.dtype):
+                raise InputError(f"out: output {spec.name!r} is {spec.dtype}, got {array.dtype}")
+            self._signature.check_output(index, array.shape, values)
+        return targets
+
+    def _run(self, tensors: list[Any]) -> Sequence[Any]:
+        try:
+            results: Sequence[Any] = self._entry(*tensors, *self._weights)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            shapes = ", ".join(f"{s.name} {list(t.shape)}" for s, t in zip(self.inputs, tensors, strict=True))
+            raise InputError(f"{self.path.name} failed on inputs of shapes {shapes}: {reason}") from error
+        return results
+
+    def _own(self, results: Sequence[Any], tensors: list[Any], targets: Mapping[int, Array]) -> list[Array]:
+        """Results as arrays that share memory with nothing that a later call writes or that is mapped."""
+        for index, target in targets.items():
+            if tuple(results[index].shape) != target.shape:
+                raise InputError(
+                    f"out: output {self.outputs[index].name!r} came out as {list(results[index].shape)}, "
+                    f"the array given for it has shape {list(target.shape)}"
+                )
+        taken = {tensor.data_ptr() for tensor in tensors}
+        arrays: list[Array] = []
+        for index, result in enumerate(results):
+            array = to_numpy(self._runtime, result)
+            if index in targets:
+                np.copyto(targets[index], array)
+                arrays.append(targets[index])
+                continue
+            pointer = result.data_ptr()
+            arrays.append(array.copy() if pointer in taken or pointer in self._weight_pointers else array)
+            taken.add(pointer)
+        return arrays

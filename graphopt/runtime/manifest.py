@@ -1,0 +1,223 @@
+"""The manifest of an artifact, format version 1: what is in the directory and how to call it.
+
+``manifest.json`` lists every other file with its size and SHA-256, and carries the SHA-256 of
+itself: the digest of its own bytes with the digest's 64 characters replaced by zeros.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from graphopt.errors import ArtifactError, TextError
+from graphopt.ir.dims import parse
+from graphopt.runtime.dtypes import DTYPES, itemsize
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+WEIGHTS_NAME = "weights.bin"
+GRAPH_NAME = "graph.gir"
+ALIGNMENT = 64
+
+_BLANK = "0" * 64
+_MAX_BYTES = 256 << 20
+_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An input or output.
+
+    Attributes:
+        name: its name in the source model.
+        dtype: element type, such as ``float32``.
+        shape: extents; a string is a dimension known at the call, a symbol or an expression of symbols.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{', '.join(str(extent) for extent in self.shape)}]"
+
+
+class WeightSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A constant tensor, row-major, at ``offset`` in the weights file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Code for one target.
+
+    Attributes:
+        target: canonical text of the target.
+        kind: ``llvm`` or ``cuda``.
+        triple: target triple of the CPU code.
+        required_features: CPU features without which the code may hit an illegal instruction.
+        library: shared object, relative to the artifact.
+        weights: names of the weights that its entry point takes after the inputs, in order.
+        kernels: from each kernel to the nodes of the final graph that it computes.
+    """
+
+    target: str
+    kind: str
+    triple: str
+    required_features: tuple[str, ...]
+    library: str
+    weights: tuple[str, ...]
+    kernels: dict[str, tuple[str, ...]]
+
+
+class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size and SHA-256 (hex) of one file of the artifact."""
+
+    nbytes: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that the artifact says of itself.
+
+    Attributes:
+        producer: versions of what made it, by package name.
+        source_sha256: digest of the source model's file; empty where there was none.
+        pipeline: text of the passes that the graph went through.
+        files: every file but the manifest, by path relative to the artifact.
+        sha256: digest of the manifest itself, see the module's description.
+    """
+
+    format_version: int
+    producer: dict[str, str]
+    source_sha256: str
+    pipeline: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    variants: tuple[Variant, ...]
+    weights: tuple[WeightSpec, ...]
+    files: dict[str, FileRecord]
+    sha256: str = _BLANK
+
+
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The bytes of ``manifest.json``, with the digest filled in."""
+    dense = msgspec.json.encode(msgspec.structs.replace(manifest, sha256=_BLANK))
+    blank = msgspec.json.format(dense, indent=1) + b"\n"
+    head, _, tail = blank.rpartition(_BLANK.encode())
+    return head + hashlib.sha256(blank).hexdigest().encode() + tail
+
+
+def read(folder: Path, *, verify: bool = True) -> Manifest:
+    """Read and check the manifest of the artifact in ``folder``.
+
+    Raises:
+        ArtifactError: it is missing, damaged, of another format version, or contradicts itself.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder} is not an artifact: no such directory")
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ArtifactError(f"{path} is too large for a manifest")
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST_NAME}") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} can't be read: {error.strerror}") from error
+    manifest = _decode(raw, path)
+    if verify and _with_blank(raw, manifest.sha256) != manifest.sha256:
+        raise ArtifactError(f"{path} was changed after it was written (SHA-256 differs)", hint=_REBUILD)
+    _check(manifest, path)
+    return manifest
+
+
+_REBUILD = "compile the model again or fetch the artifact again"
+
+
+def _with_blank(raw: bytes, digest: str) -> str:
+    head, found, tail = raw.rpartition(digest.encode())
+    return hashlib.sha256(head + _BLANK.encode() + tail).hexdigest() if found and len(digest) == 64 else ""
+
+
+def _decode(raw: bytes, path: Path) -> Manifest:
+    try:
+        version = msgspec.json.decode(raw, type=_Version).format_version
+        if version != FORMAT_VERSION:
+            raise ArtifactError(
+                f"{path} has format version {version}; this graphopt reads version {FORMAT_VERSION}",
+                hint="compile the model again, or run it with the graphopt that wrote it",
+            )
+        return msgspec.json.decode(raw, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}", hint=_REBUILD) from error
+
+
+def _check(manifest: Manifest, path: Path) -> None:
+    def fail(what: str) -> ArtifactError:
+        return ArtifactError(f"{path} contradicts itself: {what}", hint=_REBUILD)
+
+    for name in manifest.files:
+        if not all(_PART.fullmatch(part) for part in name.split("/")) or name == MANIFEST_NAME:
+            raise fail(f"{name!r} is not the path of a file inside the artifact")
+    tables: dict[str, tuple[TensorSpec | WeightSpec, ...]] = {
+        "input": manifest.inputs,
+        "output": manifest.outputs,
+        "weight": manifest.weights,
+    }
+    for kind, specs in tables.items():
+        repeated = _repeated(spec.name for spec in specs if kind != "output")
+        if repeated is not None:
+            raise fail(f"two {kind}s are named {repeated!r}")
+        for spec in specs:
+            if spec.dtype not in DTYPES:
+                raise fail(f"{kind} {spec.name!r} has unknown element type {spec.dtype!r}")
+            if any(not _is_extent(extent) for extent in spec.shape):
+                raise fail(f"{kind} {spec.name!r} has shape {list(spec.shape)}")
+    size = manifest.files[WEIGHTS_NAME].nbytes if WEIGHTS_NAME in manifest.files else 0
+    for weight in manifest.weights:
+        what = f"weight {weight.name!r}"
+        if weight.nbytes != math.prod(weight.shape) * itemsize(weight.dtype):
+            raise fail(f"{what} of shape {list(weight.shape)} can't have {weight.nbytes} bytes")
+        if weight.offset % ALIGNMENT or not 0 <= weight.offset <= size - weight.nbytes:
+            raise fail(f"{what} at offset {weight.offset} does not lie in {WEIGHTS_NAME} of {size} bytes")
+    if not manifest.variants:
+        raise fail("it holds no variant")
+    names = {weight.name for weight in manifest.weights}
+    for variant in manifest.variants:
+        if variant.library not in manifest.files:
+            raise fail(f"variant {variant.target} names the file {variant.library!r}, which is not listed")
+        for weight_name in variant.weights:
+            if weight_name not in names:
+                raise fail(f"variant {variant.target} takes the weight {weight_name!r}, which is not listed")
+
+
+def _is_extent(extent: int | str) -> bool:
+    if isinstance(extent, int):
+        return extent >= 0
+    try:
+        parse(extent)
+    except TextError:
+        return False
+    return True
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

@@ -1,0 +1,96 @@
+"""Small Relax modules made by hand, and artifacts of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphopt.backend.artifact import Artifact, build
+from graphopt.runtime import TensorSpec
+from graphopt.targets import Target
+
+
+def scale_and_add(dtype: str = "float32", width: int | str = 8) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
+    """``(x*w + 1, x)`` for x[n, width] and w[1, width]: dynamic rows, and an output that is an input."""
+    import tvm
+    from tvm import relax, te, tirx
+
+    rows = tirx.Var("n", "int64")
+    columns = tirx.Var("m", "int64") if isinstance(width, str) else width
+    weight_columns = columns if isinstance(width, int) else 1
+
+    def kernel(dynamic: Any, wide: Any) -> Any:
+        x = te.placeholder((dynamic, wide), dtype, "x")
+        w = te.placeholder((1, weight_columns), dtype, "w")
+        one = tirx.const(1, dtype)
+        y = te.compute(
+            (dynamic, wide), lambda i, j: x[i, j] * w[0, j if isinstance(width, int) else 0] + one, "y"
+        )
+        return te.create_prim_func([x, w, y])
+
+    builder = relax.BlockBuilder()
+    kernel_rows = tirx.Var("kn", "int64")
+    kernel_columns = tirx.Var("km", "int64") if isinstance(width, str) else width
+    variable = builder.add_func(kernel(kernel_rows, kernel_columns), "scale_and_add")
+    x = relax.Var("x", relax.TensorType((rows, columns), dtype))
+    w = relax.Var("w", relax.TensorType((1, weight_columns), dtype))
+    with builder.function("main", [x, w]):
+        with builder.dataflow():
+            out = relax.call_tir(variable, [x, w], relax.TensorType((rows, columns), dtype))
+            y = builder.emit(out)
+            result = builder.emit_output(relax.Tuple([y, x]))
+        builder.emit_func_output(result)
+    module = builder.get()
+    assert isinstance(module, tvm.IRModule)
+    shape: tuple[int | str, ...] = ("n", width)
+    specs = [TensorSpec("x", dtype, shape)]
+    return module, specs, [TensorSpec("y", dtype, shape), TensorSpec("x_out", dtype, shape)]
+
+
+def multiply(size: int = 64, threads: bool = False) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
+    """``(x @ w,)`` for square float32 matrices; with ``threads``, rows in parallel."""
+    import tvm
+    from tvm import relax, te
+
+    x = te.placeholder((size, size), "float32", "x")
+    w = te.placeholder((size, size), "float32", "w")
+    k = te.reduce_axis((0, size), "k")
+    y = te.compute((size, size), lambda i, j: te.sum(x[i, k] * w[k, j], axis=k), "y")
+    function = te.create_prim_func([x, w, y])
+    if threads:
+        schedule = tvm.s_tir.Schedule(tvm.IRModule({"main": function}))
+        block = schedule.get_sblock("y")
+        schedule.parallel(schedule.get_loops(block)[0])
+        function = schedule.mod["main"].without_attr("global_symbol")
+    builder = relax.BlockBuilder()
+    variable = builder.add_func(function, "multiply")
+    square = relax.TensorType((size, size), "float32")
+    parameters = [relax.Var("x", square), relax.Var("w", square)]
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            result = builder.emit(relax.call_tir(variable, parameters, square))
+            output = builder.emit_output(relax.Tuple([result]))
+        builder.emit_func_output(output)
+    spec = (size, size)
+    return builder.get(), [TensorSpec("x", "float32", spec)], [TensorSpec("y", "float32", spec)]
+
+
+def artifact(
+    toy: tuple[Any, Sequence[TensorSpec], Sequence[TensorSpec]],
+    weight: np.ndarray[Any, Any],
+    target: str = "native",
+) -> Artifact:
+    """The toy compiled with that weight."""
+    module, inputs, outputs = toy
+    return build(
+        module,
+        Target.parse(target),
+        weights=[("w", weight)],
+        inputs=inputs,
+        outputs=outputs,
+        gir="toy\n",
+        pipeline="fold-constants",
+        kernels={"scale_and_add": ("Mul_0", "Add_1")},
+    )
