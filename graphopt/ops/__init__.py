@@ -1,0 +1,24 @@
+"""What each operator is: its kind, its traits, and the types of its outputs.
+
+One module per family holds the type rules; importing this package registers them all.
+"""
+
+from graphopt.ops import (
+    elementwise,
+)
+from graphopt.ops.content import partial_content, static_content, symbolic_content
+from graphopt.ops.registry import Kind, OpInfo, info, is_pure
+from graphopt.ops.semantics import SEMANTICS, OnnxSemantics
+
+__all__ = [
+    "SEMANTICS",
+    "Kind",
+    "OnnxSemantics",
+    "OpInfo",
+    "elementwise",
+    "info",
+    "is_pure",
+    "partial_content",
+    "static_content",
+    "symbolic_content",
+]

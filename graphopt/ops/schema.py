@@ -1,0 +1,207 @@
+"""Does a node fit its operator's schema: arity, attributes, element types.
+
+The answer depends only on a node's signature (how many inputs, which attributes of which kinds,
+which element types), and models repeat few signatures, so it is computed once for each.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+from graphopt.ir.graph import CANONICAL_OPSET, Node, RefAttr, TypeAttr
+from graphopt.ir.tensor import Tensor
+from graphopt.ir.types import OptionalType, SequenceType, SparseTensorType, TensorType, Type, UnknownType
+
+_MANY = 2**31 - 1
+_KINDS: dict[str, tuple[type, ...]] = {
+    "INT": (int,),
+    "FLOAT": (float, int),
+    "STRING": (str, bytes),
+    "TENSOR": (Tensor,),
+    "TYPE_PROTO": (TypeAttr,),
+}
+"""Python classes by the name of an attribute kind; kinds not listed here are tuples or regions."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A schema, reduced to what is checked."""
+
+    inputs: tuple[tuple[str, str, bool], ...]
+    """Name, type constraint or type text, whether required; the last one repeats when variadic."""
+    min_inputs: int
+    max_inputs: int
+    min_outputs: int
+    max_outputs: int
+    attributes: dict[str, tuple[str, bool]]
+    """Kind and whether required, by name."""
+    constraints: dict[str, frozenset[str]]
+    """Allowed type texts, by type variable."""
+
+
+@functools.cache
+def signatures(op: str, domain: str) -> tuple[Signature, ...]:
+    """Schemas of an operator: at the canonical opset, then the newest if that is another one.
+
+    Operators that are newer than the canonical opset have only the second; unknown ones none.
+    """
+    import onnx.defs
+
+    found: list[Any] = []
+    versions = [CANONICAL_OPSET, _MANY] if domain == "" else [_MANY]
+    for version in versions:
+        try:
+            schema = onnx.defs.get_schema(op, version, domain)
+        except onnx.defs.SchemaError:
+            continue
+        if not found or found[-1].since_version != schema.since_version:
+            found.append(schema)
+    return tuple(_signature(schema) for schema in found)
+
+
+def _signature(schema: Any) -> Signature:
+    return Signature(
+        inputs=tuple((p.name, p.type_str, p.option.name != "Optional") for p in schema.inputs),
+        min_inputs=schema.min_input,
+        max_inputs=schema.max_input,
+        min_outputs=schema.min_output,
+        max_outputs=schema.max_output,
+        attributes={name: (a.type.name, a.required) for name, a in schema.attributes.items()},
+        constraints={c.type_param_str: frozenset(c.allowed_type_strs) for c in schema.type_constraints},
+    )
+
+
+_VERDICTS: dict[tuple[Any, ...], str | None] = {}
+
+
+def check(node: Node) -> str | None:
+    """What is wrong with ``node`` by its operator's schema, located; None if nothing or no schema is known."""
+    if node.is_fused:
+        return _check_fused(node)
+    types: list[object] = []
+    for value in node.inputs:
+        if value is None:
+            types.append(None)
+        else:
+            type = value.type
+            types.append(type.dtype if type.__class__ is TensorType else type)
+    key: tuple[Any, ...]
+    if node.attrs or node.regions:
+        kinds = tuple([value.__class__ for value in node.attrs.values()])
+        key = (node.op, node.domain, len(node.outputs), *types, *node.attrs, *kinds, *node.regions)
+    else:
+        key = (node.op, node.domain, len(node.outputs), *types)
+    try:
+        verdict = _VERDICTS[key]
+    except KeyError:
+        verdict = _VERDICTS[key] = _judge(node)
+    return None if verdict is None else f"{node.label}: {verdict}"
+
+
+def _check_fused(node: Node) -> str | None:
+    region = node.regions.get("body")
+    if region is None or len(node.regions) != 1:
+        return f"{node.label}: a fused node has exactly one region, its body"
+    if len(region.inputs) != len(node.inputs) or len(region.outputs) != len(node.outputs):
+        return (
+            f"{node.label}: the body takes {len(region.inputs)} values and gives {len(region.outputs)}, "
+            f"the node has {len(node.inputs)} inputs and {len(node.outputs)} outputs"
+        )
+    return None
+
+
+def _judge(node: Node) -> str | None:
+    problem: str | None = None
+    # A node that fits the newest schema only is carried through as it is, so any fit will do.
+    for signature in signatures(node.op, node.domain):
+        found = _arity(node, signature) or _attributes(node, signature) or _types(node, signature)
+        if found is None:
+            return None
+        problem = problem or found
+    return problem
+
+
+def _arity(node: Node, signature: Signature) -> str | None:
+    count = len(node.inputs)
+    if not signature.min_inputs <= count <= signature.max_inputs:
+        return f"{count} inputs, expected {_range(signature.min_inputs, signature.max_inputs)}"
+    for index, (name, _, required) in enumerate(signature.inputs[:count]):
+        if required and node.inputs[index] is None and index < signature.min_inputs:
+            return f'input {index} ("{name}") is absent'
+    if not signature.min_outputs <= len(node.outputs) <= signature.max_outputs:
+        return f"{len(node.outputs)} outputs, expected {_range(signature.min_outputs, signature.max_outputs)}"
+    return None
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"at least {low}" if high == _MANY else f"{low} to {high}"
+
+
+def _attributes(node: Node, signature: Signature) -> str | None:
+    for name, value in node.attrs.items():
+        if name not in signature.attributes:
+            return f'unknown attribute "{name}"'
+        kind = signature.attributes[name][0]
+        expected = _KINDS.get(kind, (tuple,))
+        if not isinstance(value, (*expected, RefAttr)) or (kind in _KINDS and value.__class__ is tuple):
+            return f'attribute "{name}" is {type(value).__name__}, expected {kind}'
+    for name in node.regions:
+        if not signature.attributes.get(name, ("", False))[0].startswith("GRAPH"):
+            return f'unknown region "{name}"'
+    for name, (_, required) in signature.attributes.items():
+        if required and name not in node.attrs and name not in node.regions:
+            return f'attribute "{name}" is missing'
+    return None
+
+
+def _types(node: Node, signature: Signature) -> str | None:
+    bound: dict[str, str] = {}
+    last = len(signature.inputs) - 1
+    for index, value in enumerate(node.inputs):
+        if value is None or last < 0:
+            continue
+        name, variable, _ = signature.inputs[min(index, last)]
+        actual = type_text(value.type)
+        allowed = signature.constraints.get(variable, frozenset({variable}))
+        if actual is None or (actual in allowed and bound.setdefault(variable, actual) == actual):
+            continue
+        if actual not in allowed:
+            return f'input {index} ("{name}") is {value.type}, which the operator does not take'
+        if index < last or not _heterogeneous(node):
+            return f'input {index} ("{name}") is {value.type}, but another input of type {variable} is {bound[variable]}'
+    return None
+
+
+def _heterogeneous(node: Node) -> bool:
+    """Variadic inputs of operators with regions may each have another type."""
+    return bool(node.regions)
+
+
+_NAMES = {
+    "F32": "float", "F64": "double", "STR": "string", "C64": "complex64", "C128": "complex128", "BF16": "bfloat16",
+    "F8E4M3FN": "float8e4m3fn", "F8E4M3FNUZ": "float8e4m3fnuz", "F8E5M2": "float8e5m2",
+    "F8E5M2FNUZ": "float8e5m2fnuz", "F4E2M1": "float4e2m1", "F8E8M0": "float8e8m0", "F16": "float16",
+}  # fmt: skip
+
+
+def type_text(type: Type) -> str | None:
+    """A type as the schemas write it, e.g. ``seq(tensor(float))``; None when it is not fully known."""
+    match type:
+        case TensorType():
+            if type.dtype is None:
+                return None
+            name = type.dtype.name
+            plain = name.lower().replace("i", "int", 1) if name[0] == "I" else name.lower()
+            plain = "uint" + name[1:] if name[0] == "U" else plain
+            return f"tensor({_NAMES.get(name, plain)})"
+        case SequenceType() | OptionalType():
+            inner = type_text(type.elem)
+            return (
+                None
+                if inner is None
+                else f"{'seq' if isinstance(type, SequenceType) else 'optional'}({inner})"
+            )
+        case SparseTensorType() | UnknownType():
+            return None

@@ -1,0 +1,231 @@
+"""Shape functions on symbolic dimensions: pure arithmetic, no nodes. Formulas are those of the ONNX
+operator specifications; symbols stand for integers ≥ 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphopt.ir.dims import Atom, Dim, Shape, SymDim, ceildiv, floordiv, maximum, minimum, product
+
+UNBOUNDED = 2**31 - 1
+"""Slice ends at or above this mean "to the end"."""
+
+
+def lower_bound(dim: Dim) -> int | None:
+    """The largest known number that ``dim`` never goes below, None if none is known."""
+    return _bound(dim, 1)
+
+
+def upper_bound(dim: Dim) -> int | None:
+    """The smallest known number that ``dim`` never exceeds, None if none is known."""
+    return _bound(dim, -1)
+
+
+def is_nonnegative(dim: Dim) -> bool:
+    """Whether ``dim`` is certainly ≥ 0."""
+    low = lower_bound(dim)
+    return low is not None and low >= 0
+
+
+def _bound(dim: Dim, sign: int) -> int | None:
+    if isinstance(dim, int):
+        return dim
+    total = 0
+    for monomial, coefficient in dim.terms:
+        term = 1
+        for atom in monomial:
+            low = _atom_low(atom)
+            wanted = low if coefficient * sign > 0 else _atom_high(atom)
+            if wanted is None or low is None or low < 0:
+                return None  # a factor of unknown sign, or without the bound that is needed
+            term *= wanted
+        total += coefficient * term
+    return total
+
+
+def _atom_low(atom: Atom) -> int | None:
+    if atom.op == "sym":
+        return 0
+    a, b = (lower_bound(arg) for arg in atom.args)
+    if atom.op == "min":
+        return None if a is None or b is None else min(a, b)
+    if atom.op == "max":
+        known = [bound for bound in (a, b) if bound is not None]
+        return max(known) if known else None
+    if b is None or b < 0:
+        return None
+    if atom.op == "mod":
+        return 0
+    divisor = atom.args[1]
+    if a is None:
+        return None
+    if isinstance(divisor, int) and divisor > 0:
+        return a // divisor
+    return 0 if a >= 0 else None
+
+
+def _atom_high(atom: Atom) -> int | None:
+    if atom.op == "sym":
+        return None
+    a, b = (upper_bound(arg) for arg in atom.args)
+    if atom.op == "min":
+        known = [bound for bound in (a, b) if bound is not None]
+        return min(known) if known else None
+    if atom.op == "max":
+        return None if a is None or b is None else max(a, b)
+    if atom.op == "mod":
+        return None if b is None or b <= 0 else b - 1
+    divisor = atom.args[1]
+    return a // divisor if a is not None and isinstance(divisor, int) and divisor > 0 else None
+
+
+def broadcast_dim(a: Dim, b: Dim) -> Dim | None:
+    """The dimension that two broadcast to, None if they can't.
+
+    Two different symbols give their maximum: one of them is 1, or they are equal. (A zero-sized
+    dimension against a 1 that hides behind another symbol is the one case this does not cover.)
+    """
+    if a == b or b == 1:
+        return a
+    if a == 1:
+        return b
+    if isinstance(a, int):
+        return a if isinstance(b, SymDim) else None
+    if isinstance(b, int):
+        return b
+    if b in _max_args(a):
+        return a
+    return b if a in _max_args(b) else maximum(a, b)
+
+
+def _max_args(dim: SymDim) -> tuple[Dim, ...]:
+    """Arguments of a (nested) maximum; empty for any other dimension."""
+    if len(dim.terms) != 1 or dim.terms[0][1] != 1 or len(dim.terms[0][0]) != 1:
+        return ()
+    atom = dim.terms[0][0][0]
+    if atom.op != "max":
+        return ()
+    nested = [inner for arg in atom.args if isinstance(arg, SymDim) for inner in _max_args(arg)]
+    return (*atom.args, *nested)
+
+
+def broadcast(a: Shape, b: Shape) -> Shape | None:
+    """The shape that two broadcast to (NumPy rules), None if they can't."""
+    if a == b:
+        return a
+    if len(a) < len(b):
+        a, b = b, a
+    lead = len(a) - len(b)
+    result = list(a[:lead])
+    for left, right in zip(a[lead:], b, strict=True):
+        dim = broadcast_dim(left, right)
+        if dim is None:
+            return None
+        result.append(dim)
+    return tuple(result)
+
+
+def same_padding_output(size: Dim, stride: int) -> Dim:
+    """Output size of a window operator with ``auto_pad`` SAME_UPPER or SAME_LOWER."""
+    return ceildiv(size, stride)
+
+
+def window_output(
+    size: Dim, kernel: Dim, stride: int, dilation: int, begin: int, end: int, ceil: bool = False
+) -> Dim:
+    """Output size of a convolution or pooling along one axis with explicit padding.
+
+    With ``ceil`` the last window may run over the end, but it must not start in the end padding:
+    ``ceildiv`` is monotone, so both conditions fit in one division.
+    """
+    extent = (kernel - 1) * dilation + 1
+    if not ceil:
+        return floordiv(size + (begin + end) - extent, stride) + 1
+    over = minimum(end - extent + stride, 0)
+    return ceildiv(size + begin + over, stride)
+
+
+def transposed_output(
+    size: Dim, kernel: Dim, stride: int, dilation: int, begin: int, end: int, extra: int
+) -> Dim:
+    """Output size of a transposed convolution along one axis."""
+    return (size - 1) * stride + extra + (kernel - 1) * dilation + 1 - (begin + end)
+
+
+def same_pads(size: int, kernel: int, stride: int, dilation: int, upper: bool) -> tuple[int, int]:
+    """Padding (begin, end) that ``auto_pad`` SAME_UPPER (or SAME_LOWER) stands for."""
+    output = -(-size // stride)
+    total = max((output - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+    small, large = total // 2, total - total // 2
+    return (small, large) if upper else (large, small)
+
+
+def slice_dim(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
+    """Number of elements that ``[start:end:step]`` takes of an axis, None when that can't be said.
+
+    Negative starts and ends count from the end, everything is clamped to the axis (ONNX Slice).
+
+    Raises:
+        ZeroDivisionError: ``step`` is 0.
+    """
+    if step == 0:
+        raise ZeroDivisionError("a slice with step 0")
+    if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
+        return len(range(*slice(start, end, step).indices(size)))
+    if step < 0:
+        whole = start in (-1, size - 1) or (isinstance(start, int) and start >= UNBOUNDED)
+        return ceildiv(size, -step) if whole and isinstance(end, int) and end <= -UNBOUNDED else None
+    first, last = _from_front(size, start), _from_front(size, end)
+    if first is None or last is None:
+        return None
+    # A start past the end needs no clamping, the length becomes 0; nor does an end before the front.
+    low = first if is_nonnegative(first) else maximum(first, 0)
+    high = size if isinstance(end, int) and end >= UNBOUNDED else _at_most(last, size)
+    length = ceildiv(high - low, step)
+    return length if is_nonnegative(length) else maximum(length, 0)
+
+
+def _from_front(size: Dim, position: Dim) -> Dim | None:
+    if is_nonnegative(position):
+        return position
+    high = upper_bound(position)
+    return size + position if high is not None and high < 0 else None
+
+
+def _at_most(value: Dim, limit: Dim) -> Dim:
+    return (
+        value
+        if is_nonnegative(limit - value)
+        else limit
+        if is_nonnegative(value - limit)
+        else minimum(value, limit)
+    )
+
+
+def reshape(source: Shape | None, target: Sequence[Dim | None]) -> list[Dim | None] | None:
+    """Fills in the one entry of ``target`` that is -1 or unknown from the number of elements.
+
+    ``target`` has zeros already replaced. Entries that can't be filled in stay None; None for the
+    whole when the numbers of elements certainly differ.
+    """
+    open_places = [i for i, dim in enumerate(target) if dim is None or dim == -1]
+    left = None if source is None else list(source)
+    right: list[Dim] = []
+    for dim in target:
+        if dim is None or dim == -1:
+            continue
+        if left is not None and dim in left and dim != 0:
+            left.remove(dim)
+        else:
+            right.append(dim)
+    result: list[Dim | None] = [None if dim == -1 else dim for dim in target]
+    if left is None:
+        return result
+    total, known = product(left), product(right)
+    if not open_places:
+        return None if isinstance(total, int) and isinstance(known, int) and total != known else result
+    if len(open_places) == 1 and known != 0:
+        if isinstance(total, int) and isinstance(known, int) and total % known:
+            return None
+        result[open_places[0]] = floordiv(total, known)
+    return result
