@@ -45,7 +45,7 @@ class Use(NamedTuple):
     """One place where a value is used: an input of a node, or an output of a region."""
 
     user: Node | Region
-    index: int
+    index: int  # type: ignore[assignment]
 
 
 class Value:
@@ -356,20 +356,21 @@ def dominates(value: Value, node: Node) -> bool:
 
 def refines(new: Type, old: Type) -> bool:
     """Whether a value of type ``new`` can stand where ``old`` was declared (nothing contradicts)."""
-    match old, new:
-        case (UnknownType(), _) | (_, UnknownType()):
+    if isinstance(old, UnknownType) or isinstance(new, UnknownType):
+        return True
+    if isinstance(old, TensorType | SparseTensorType) and isinstance(new, TensorType | SparseTensorType):
+        if type(old) is not type(new):
+            return False
+        if old.dtype is not new.dtype and old.dtype is not None and new.dtype is not None:
+            return False
+        if old.shape is None or new.shape is None:
             return True
-        case (TensorType(), TensorType()) | (SparseTensorType(), SparseTensorType()):
-            if None not in (old.dtype, new.dtype) and old.dtype is not new.dtype:
-                return False
-            if old.shape is None or new.shape is None:
-                return True
-            return len(old.shape) == len(new.shape) and not any(
-                isinstance(a, int) and isinstance(b, int) and a != b
-                for a, b in zip(old.shape, new.shape, strict=True)
-            )
-        case (SequenceType(), SequenceType()) | (OptionalType(), OptionalType()):
-            return refines(new.elem, old.elem)
+        return len(old.shape) == len(new.shape) and not any(
+            isinstance(a, int) and isinstance(b, int) and a != b
+            for a, b in zip(old.shape, new.shape, strict=True)
+        )
+    if isinstance(old, SequenceType | OptionalType) and isinstance(new, SequenceType | OptionalType):
+        return type(old) is type(new) and refines(new.elem, old.elem)
     return False
 
 

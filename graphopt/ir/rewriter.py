@@ -44,12 +44,14 @@ class EventKind(enum.Enum):
     CHANGED = "changed"
     REPLACED = "replaced"
     RETYPED = "retyped"
+    RELEASED = "released"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One change. ``node`` for INSERTED, ERASED and CHANGED (inputs, attributes, place, regions);
-    ``value`` for RETYPED; ``value`` by ``new`` under ``relation`` for REPLACED."""
+    ``value`` for RETYPED and RELEASED (it lost a use, or is an erased constant); ``value`` by ``new``
+    under ``relation`` for REPLACED."""
 
     kind: EventKind
     node: Node | None = None
@@ -91,6 +93,10 @@ class Rewriter:
         semantics: knowledge of operators, for the types of new nodes.
         fuel: how many transactions may begin; None for any number.
         listeners: who hears of finished transactions.
+
+    Attributes:
+        count: transactions that changed something.
+        failed: the transaction that an exception undid last, to say where it came from.
     """
 
     def __init__(
@@ -106,6 +112,7 @@ class Rewriter:
         self.fuel = fuel
         self.listeners = list(listeners)
         self.count = 0
+        self.failed: Transaction | None = None
         self._builder = Builder(graph)
         self._current: Transaction | None = None
 
@@ -126,7 +133,7 @@ class Rewriter:
         try:
             yield transaction
         except BaseException:
-            self._current = None
+            self._current, self.failed = None, transaction
             for undo in reversed(transaction._undo):
                 undo()
             raise
@@ -355,6 +362,9 @@ class Rewriter:
         assign(inputs)
         transaction._undo.append(lambda: assign(old))
         transaction.events.append(Event(EventKind.CHANGED, node))
+        for value in dict.fromkeys(old):
+            if value is not None and value not in inputs:
+                transaction.events.append(Event(EventKind.RELEASED, None, value))
 
     def set_attr(self, node: Node, name: str, value: Attr | None) -> None:
         """Sets an attribute; None removes it."""
@@ -431,7 +441,7 @@ class Rewriter:
             self.graph._values[value.name] = value
 
         transaction._undo.append(undo)
-        transaction.events.append(Event(EventKind.RETYPED, None, value))
+        transaction.events.append(Event(EventKind.RELEASED, None, value))
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -447,7 +457,7 @@ class Rewriter:
         old = slots[use.index]
 
         def assign(value: Value | None, previous: Value | None) -> None:
-            slots[use.index] = value  # type: ignore[index, assignment]
+            slots[use.index] = value  # type: ignore[assignment]
             if previous is not None:
                 previous._uses.pop(use, None)
             if value is not None:

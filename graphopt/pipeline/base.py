@@ -1,0 +1,79 @@
+"""What a pass is."""
+
+from __future__ import annotations
+
+import abc
+import enum
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.tensor import Array
+from graphopt.rewrite import Rule, RuleStats, apply_rules
+
+if TYPE_CHECKING:
+    from graphopt.targets import Target
+
+
+class Effect(enum.Enum):
+    """What a pass may do to the numbers that a graph computes."""
+
+    EXACT = "exact"
+    APPROXIMATE = "approximate"
+    LOSSY = "lossy"
+
+
+@dataclass
+class Context:
+    """What a pass may ask for beyond its options.
+
+    Attributes:
+        target: the machine to compile for; None when that is open.
+        inputs: samples of the model's inputs for calibration and numeric verification, each a
+            mapping from input name to array; empty: passes generate their own.
+        seed: of all generated data.
+        stats: where rules count their attempts.
+        notes: facts that the current pass wants in the report (counts, ranges), JSON-like.
+    """
+
+    target: Target | None = None
+    inputs: Sequence[Mapping[str, Array]] = ()
+    seed: int = 0
+    logger: logging.Logger = field(default_factory=lambda: logging.getLogger("graphopt"))
+    stats: RuleStats = field(default_factory=RuleStats)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class Pass(abc.ABC):
+    """A step of a pipeline: a frozen dataclass whose fields are its options.
+
+    Every field has a default and is an int, float, bool, str, enum, a tuple of str, or one of
+    these or None. The first line of the docstring is its summary. Registered by
+    :func:`~graphopt.pipeline.register_pass`, which sets :attr:`name`.
+    """
+
+    name: ClassVar[str]
+    effect: ClassVar[Effect] = Effect.EXACT
+
+    @abc.abstractmethod
+    def run(self, rewriter: Rewriter, context: Context) -> None:
+        """Changes ``rewriter.graph`` in transactions."""
+
+    def __str__(self) -> str:
+        from graphopt.pipeline.options import format_pass
+
+        return format_pass(self)
+
+
+class PatternPass(Pass):
+    """A pass that is a list of rules."""
+
+    @abc.abstractmethod
+    def rules(self) -> Sequence[Rule]:
+        """The rules, tried in this order at each node."""
+
+    def run(self, rewriter: Rewriter, context: Context) -> None:
+        """Applies the rules until none matches."""
+        apply_rules(rewriter, self.rules(), context.stats)

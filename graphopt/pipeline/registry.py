@@ -1,0 +1,181 @@
+"""Passes and named pipelines by name.
+
+Built-in and third-party ones come the same way: an entry point of the group ``graphopt.passes``
+names a module, and importing it registers what it holds. A script registers its own with the
+decorator, or is loaded by path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from graphopt.errors import PipelineError
+from graphopt.pipeline.base import Pass
+from graphopt.pipeline.options import options_of, suggest
+
+ENTRY_POINTS = "graphopt.passes"
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*")
+
+P = TypeVar("P", bound=Pass)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPipeline:
+    """A pipeline that texts can refer to by name."""
+
+    name: str
+    text: str
+    help: str
+    module: str
+
+
+_passes: dict[str, type[Pass]] = {}
+_pipelines: dict[str, NamedPipeline] = {}
+_loaded: set[str] = set()
+
+
+def register_pass(name: str) -> Callable[[type[P]], type[P]]:
+    """Decorates a frozen dataclass that is a :class:`Pass`; ``name`` is what pipeline texts call it.
+
+    Raises:
+        PipelineError: the name is taken or malformed, or the class is not what a pass must be.
+    """
+
+    def register(pass_type: type[P]) -> type[P]:
+        where = f"{pass_type.__module__}.{pass_type.__qualname__}"
+        params = pass_type.__dict__.get("__dataclass_params__")
+        if not issubclass(pass_type, Pass) or params is None or not params.frozen:
+            raise PipelineError(
+                f'pass "{name}" ({where}) is not a frozen dataclass that inherits from Pass',
+                hint="put @dataclass(frozen=True) below @register_pass",
+            )
+        try:
+            options_of(pass_type)
+        except TypeError as error:
+            raise PipelineError(f'pass "{name}" ({where}): {error}') from error
+        _claim(name, where, pass_type)
+        pass_type.name = name
+        _passes[name] = pass_type
+        return pass_type
+
+    return register
+
+
+def register_pipeline(name: str, text: str, help: str = "", *, module: str = "") -> None:
+    """Makes ``name`` stand for the pipeline ``text``, which may name others; it is parsed at first use.
+
+    Raises:
+        PipelineError: the name is taken or malformed.
+    """
+    if not module:
+        module = sys._getframe(1).f_globals.get("__name__", "")
+    _claim(name, module, None)
+    _pipelines[name] = NamedPipeline(name, text, help, module)
+
+
+def _claim(name: str, where: str, pass_type: type[Pass] | None) -> None:
+    if not NAME.fullmatch(name):
+        raise PipelineError(f"{name!r} ({where}) is no name for a pass or pipeline")
+    old = _passes.get(name)
+    taken = f"{old.__module__}.{old.__qualname__}" if old else ""
+    if name in _pipelines:
+        taken = _pipelines[name].module
+    # The same class again is a module that was reloaded, not a clash.
+    if taken and taken != where:
+        raise PipelineError(f'two passes or pipelines have the name "{name}": {taken} and {where}')
+
+
+def load_entry_points() -> None:
+    """Imports the pass packages that are installed, each once, in the order of their names.
+
+    Raises:
+        PipelineError: one can't be imported.
+    """
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    for point in sorted(points, key=lambda point: (point.name, point.value)):
+        if point.value in _loaded:
+            continue
+        _loaded.add(point.value)
+        try:
+            point.load()
+        except PipelineError:
+            _loaded.discard(point.value)
+            raise
+        except Exception as error:
+            _loaded.discard(point.value)
+            raise PipelineError(
+                f'the pass package "{point.name}" ({point.value}) can\'t be imported: '
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+
+def load_plugin(path: str | Path) -> None:
+    """Runs a Python file, whose passes and pipelines register themselves; once per file.
+
+    Raises:
+        PipelineError: there is no such file, or it fails.
+    """
+    file = Path(path).resolve()
+    name = f"graphopt_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file) if file.is_file() else None
+    if spec is None or spec.loader is None:
+        raise PipelineError(f"there is no plugin {path}", hint="give the path of a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        del sys.modules[name]
+        if isinstance(error, PipelineError) or not isinstance(error, Exception):
+            raise
+        raise PipelineError(f"plugin {path} failed: {type(error).__name__}: {error}") from error
+
+
+def passes() -> dict[str, type[Pass]]:
+    """All passes by name, sorted."""
+    load_entry_points()
+    return dict(sorted(_passes.items()))
+
+
+def pipelines() -> dict[str, NamedPipeline]:
+    """All named pipelines, sorted."""
+    load_entry_points()
+    return dict(sorted(_pipelines.items()))
+
+
+def find(name: str) -> type[Pass] | NamedPipeline:
+    """The pass or pipeline with this name.
+
+    Raises:
+        PipelineError: there is none; suggests the nearest.
+    """
+    found = _passes.get(name) or _pipelines.get(name)
+    if found is None:
+        load_entry_points()
+        found = _passes.get(name) or _pipelines.get(name)
+    if found is None:
+        raise PipelineError(f'there is no pass "{name}"{suggest(name, [*passes(), *pipelines()])}')
+    return found
+
+
+def make_pass(pass_type: type[P], options: dict[str, object]) -> P:
+    """A pass with these options.
+
+    Raises:
+        PipelineError: the pass refuses them.
+    """
+    try:
+        return dataclasses.replace(pass_type(), **options)  # type: ignore[type-var]
+    except ValueError as error:
+        raise PipelineError(f'pass "{pass_type.name}": {error}') from error
