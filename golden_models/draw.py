@@ -36,6 +36,16 @@ def text_lines(rng: Generator, shape: tuple[int, ...]) -> Array:
     return np.concatenate([ocr.fit_width(ocr.render(ocr.LINES[i]), width) for i in chosen])
 
 
+def undecided_text_lines(rng: Generator, shape: tuple[int, ...]) -> Array:
+    """Each line laid over itself upside down, [batch, 3, 48, width] float32 in -1..1.
+
+    A direction classifier is certain of plain text to the last bit of a float32, whatever small
+    error it makes on the way; this keeps its answer between 0 and 1.
+    """
+    lines = text_lines(rng, shape)
+    return (lines + lines[..., ::-1, ::-1]) * np.float32(0.5)
+
+
 def tokens(rng: Generator, shape: tuple[int, ...]) -> Array:
     """Token ids of whole words in BERT's vocabulary between [CLS] and [SEP], int64 [batch, sequence]."""
     ids = rng.integers(_BERT_FIRST_WORD, _BERT_WORDS, size=shape, dtype=np.int64)

@@ -128,7 +128,7 @@ MODELS: dict[str, GoldenModel] = {
                 "e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
                 "Apache-2.0",
             ),
-            inputs=(Input("x", ("batch", 3, 48, "width"), draw.text_lines),),
+            inputs=(Input("x", ("batch", 3, 48, "width"), draw.undecided_text_lines),),
             outputs=("save_infer_model/scale_0.tmp_1",),
             dims={"batch": 1, "width": 192},
             size=585532,
