@@ -18,6 +18,7 @@ class Assumes(enum.Enum):
     REASSOCIATION = "reassociation"
     NO_NAN = "no NaN"
     NO_INF = "no infinity"
+    SIGN_OF_ZERO = "the sign of zero does not matter"
 
 
 class Refusal:
