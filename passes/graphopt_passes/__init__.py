@@ -1,7 +1,5 @@
-"""The built-in passes, one idea per file; importing this package registers them all."""
+"""The built-in passes and named pipelines; importing this package registers them."""
 
-import importlib
-import pkgutil
+from graphopt_passes import common_subexpressions, dead_code, fuse_regions, identities
 
-for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_module}")
+__all__ = ["common_subexpressions", "dead_code", "fuse_regions", "identities"]

@@ -1,0 +1,121 @@
+"""What may stand together in one region: the properties of operators that fusion decides by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphopt.ir.dims import Dim
+from graphopt.ir.graph import Node, Use, Value
+from graphopt.ir.types import DType, TensorType
+from graphopt.ops import Kind, info, is_pure
+
+_ELEMENTWISE_TOO = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
+"""Movement that only renames indices: as a node of its own it costs nothing, the data stays in place."""
+
+_INDEXED = {
+    "Concat": None, "DepthToSpace": (0,), "Expand": (0,), "Flatten": (0,), "Gather": (0, 1), "Identity": (0,),
+    "Pad": (0,), "Reshape": (0,), "Slice": (0,), "SpaceToDepth": (0,), "Split": (0,), "Squeeze": (0,),
+    "Tile": (0,), "Transpose": (0,), "Unsqueeze": (0,),
+}  # fmt: skip
+"""Movement whose every output element is one input element at an index known from the output's,
+with the inputs that hold the data (None: all); the others say where the data goes."""
+
+_REREADING = frozenset({"Expand", "Gather", "Tile"})
+"""Movement that may read an element of its data more than once."""
+
+_COSTLY = frozenset(
+    {
+        "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Celu", "Cos", "Cosh", "Div", "Elu", "Erf", "Exp",
+        "Gelu", "Log", "Mish", "Mod", "Pow", "Reciprocal", "Selu", "Sigmoid", "Sin", "Sinh", "Softplus",
+        "Softsign", "Sqrt", "Swish", "Tan", "Tanh",
+    }
+)  # fmt: skip
+"""Elementwise operators too slow to be done again for every time that their value is read."""
+
+
+def is_elementwise(node: Node) -> bool:
+    """Whether each output element depends on one element of each input (by broadcasting)."""
+    found = info(node)
+    return node.op in _ELEMENTWISE_TOO or (found is not None and found.kind is Kind.ELEMENTWISE)
+
+
+def is_indexed(node: Node) -> bool:
+    """Whether ``node`` moves data by an index map that a reader can follow."""
+    return not node.domain and node.op in _INDEXED
+
+
+def is_view(node: Node) -> bool:
+    return not node.domain and node.op in VIEWS
+
+
+def is_heavy(node: Node) -> bool:
+    """Whether ``node`` needs a loop nest of its own: products, convolutions, pools, reductions."""
+    found = info(node)
+    return found is not None and found.kind in (Kind.HEAVY, Kind.REDUCTION) and node.op not in _ELEMENTWISE_TOO
+
+
+def is_cheap(node: Node) -> bool:
+    """Whether it does not matter if an element is computed several times."""
+    return is_indexed(node) or (is_elementwise(node) and node.op not in _COSTLY)
+
+
+def can_be_inside(node: Node) -> bool:
+    """Whether ``node`` can be part of a region at all."""
+    if node.regions or not is_pure(node):
+        return False
+    if not (is_elementwise(node) or is_indexed(node) or is_heavy(node)):
+        return False
+    values = [*node.inputs, *(v for v in node.outputs if v.num_uses)]
+    return all(_is_plain(v) for v in values if v is not None)
+
+
+def _is_plain(value: Value) -> bool:
+    kind = value.type
+    if not isinstance(kind, TensorType) or kind.shape is None or kind.dtype is None:
+        return False
+    return kind.dtype is DType.BOOL or (kind.dtype.bits >= 8 and kind.dtype not in (DType.C64, DType.C128))
+
+
+def used_outputs(node: Node) -> list[Value]:
+    return [value for value in node.outputs if value.num_uses]
+
+
+def reads_data(use: Use) -> bool:
+    """Whether ``use`` is of data, not of a shape, axes or other parameters of movement."""
+    assert isinstance(use.user, Node)
+    if not is_indexed(use.user):
+        return True
+    positions = _INDEXED[use.user.op]
+    return positions is None or use.index in positions
+
+
+def rereads(use: Use, value: Value) -> bool:
+    """Whether the user reads elements of ``value`` more than once for its first output."""
+    user = use.user
+    assert isinstance(user, Node)
+    if is_elementwise(user):
+        return _without_leading_ones(value) != _without_leading_ones(user.outputs[0])
+    return user.op in _REREADING
+
+
+def same_shape(a: Value, b: Value) -> bool:
+    return a.tensor.shape is not None and a.tensor.shape == b.tensor.shape
+
+
+def _without_leading_ones(value: Value) -> Sequence[Dim]:
+    shape = value.tensor.shape or ()
+    start = next((i for i, dim in enumerate(shape) if dim != 1), len(shape))
+    return shape[start:]
+
+
+def constant_nodes(nodes: Sequence[Node]) -> set[Node]:
+    """Those of ``nodes`` (program order) that depend on constants only."""
+    found: set[Node] = set()
+    for node in nodes:
+        inputs = [v for v in node.inputs if v is not None]
+        if inputs and is_pure(node) and not node.regions:
+            if all(v.is_constant or v.producer in found for v in inputs):
+                found.add(node)
+    return found
