@@ -14,7 +14,7 @@ import numpy as np
 from graphopt.errors import ArtifactError, InputError, TargetError
 from graphopt.runtime import manifest as manifests
 from graphopt.runtime.dtypes import numpy_dtype
-from graphopt.runtime.files import open_file
+from graphopt.runtime.files import map_file
 from graphopt.runtime.library import load_entry, runtime
 from graphopt.runtime.manifest import Manifest, TensorSpec, Variant
 from graphopt.runtime.signature import Signature
@@ -85,7 +85,7 @@ class Executable:
         self.threads = threads
         self._lock = threading.Lock()
         self._signature = Signature(manifest.inputs, manifest.outputs)
-        open_file(folder, variant.library, manifest.files[variant.library], verify=verify)
+        map_file(folder, variant.library, manifest.files[variant.library], verify=verify)
         self._runtime = runtime()
         self._weights = self._map_weights(verify)
         self._weight_pointers = frozenset(weight.data_ptr() for weight in self._weights)
@@ -159,7 +159,7 @@ class Executable:
         if not self.variant.weights:
             return []
         record = self.manifest.files[manifests.WEIGHTS_NAME]
-        content = open_file(self.path, manifests.WEIGHTS_NAME, record, verify=verify)
+        content = map_file(self.path, manifests.WEIGHTS_NAME, record, verify=verify)
         specs = {spec.name: spec for spec in self.manifest.weights}
         tensors = []
         for name in self.variant.weights:
@@ -203,16 +203,17 @@ class Executable:
             self._signature.check_output(index, array.shape, values)
         return targets
 
-    def _run(self, tensors: list[Any]) -> Sequence[Any]:
+    def _run(self, tensors: list[Any]) -> list[Any]:
         try:
-            results: Sequence[Any] = self._entry(*tensors, *self._weights)
+            results = self._entry(*tensors, *self._weights)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             shapes = ", ".join(f"{s.name} {list(t.shape)}" for s, t in zip(self.inputs, tensors, strict=True))
             raise InputError(f"{self.path.name} failed on inputs of shapes {shapes}: {reason}") from error
-        return results
+        item = self._runtime.item
+        return [item(results, index) for index in range(len(self.outputs))]
 
-    def _own(self, results: Sequence[Any], tensors: list[Any], targets: Mapping[int, Array]) -> list[Array]:
+    def _own(self, results: list[Any], tensors: list[Any], targets: Mapping[int, Array]) -> list[Array]:
         """Results as arrays that share memory with nothing that a later call writes or that is mapped."""
         for index, target in targets.items():
             if tuple(results[index].shape) != target.shape:
@@ -223,7 +224,7 @@ class Executable:
         taken = {tensor.data_ptr() for tensor in tensors}
         arrays: list[Array] = []
         for index, result in enumerate(results):
-            array = to_numpy(self._runtime, result)
+            array = to_numpy(self._runtime, result, self.outputs[index].dtype)
             if index in targets:
                 np.copyto(targets[index], array)
                 arrays.append(targets[index])

@@ -30,6 +30,7 @@ class Runtime:
     """Entry points of the runtime that executables use."""
 
     from_dlpack: Callable[..., Any]
+    item: Callable[[Any, int], Any]
     view: Callable[..., Any]
     clear_pool: Callable[[], None]
     configure_threads: Callable[..., None]
@@ -62,6 +63,7 @@ def runtime() -> Runtime:
     function = tvm_ffi.get_global_func
     return Runtime(
         from_dlpack=tvm_ffi.from_dlpack,
+        item=function("ffi.ArrayGetItem"),
         view=function("runtime.TVMTensorCreateView"),
         clear_pool=function("vm.builtin.memory_manager.clear"),
         configure_threads=function("runtime.config_threadpool"),

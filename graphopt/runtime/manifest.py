@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,7 @@ import msgspec
 from graphopt.errors import ArtifactError, TextError
 from graphopt.ir.dims import parse
 from graphopt.runtime.dtypes import DTYPES, itemsize
+from graphopt.runtime.files import HINT, open_plain
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -129,22 +131,18 @@ def read(folder: Path, *, verify: bool = True) -> Manifest:
     path = folder / MANIFEST_NAME
     if not folder.is_dir():
         raise ArtifactError(f"{folder} is not an artifact: no such directory")
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ArtifactError(f"{path} is too large for a manifest")
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST_NAME}") from None
-    except OSError as error:
-        raise ArtifactError(f"{path} can't be read: {error.strerror}") from error
+    if not os.path.lexists(path):
+        raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST_NAME}")
+    descriptor, size = open_plain(path)
+    with os.fdopen(descriptor, "rb") as stream:
+        if size > _MAX_BYTES:
+            raise ArtifactError(f"{path} is too large for a manifest: {size} bytes")
+        raw = stream.read(_MAX_BYTES)
     manifest = _decode(raw, path)
     if verify and _with_blank(raw, manifest.sha256) != manifest.sha256:
-        raise ArtifactError(f"{path} was changed after it was written (SHA-256 differs)", hint=_REBUILD)
+        raise ArtifactError(f"{path} was changed after it was written (SHA-256 differs)", hint=HINT)
     _check(manifest, path)
     return manifest
-
-
-_REBUILD = "compile the model again or fetch the artifact again"
 
 
 def _with_blank(raw: bytes, digest: str) -> str:
@@ -162,12 +160,12 @@ def _decode(raw: bytes, path: Path) -> Manifest:
             )
         return msgspec.json.decode(raw, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ArtifactError(f"{path} is damaged: {error}", hint=_REBUILD) from error
+        raise ArtifactError(f"{path} is damaged: {error}", hint=HINT) from error
 
 
 def _check(manifest: Manifest, path: Path) -> None:
     def fail(what: str) -> ArtifactError:
-        return ArtifactError(f"{path} contradicts itself: {what}", hint=_REBUILD)
+        return ArtifactError(f"{path} contradicts itself: {what}", hint=HINT)
 
     for name in manifest.files:
         if not all(_PART.fullmatch(part) for part in name.split("/")) or name == MANIFEST_NAME:

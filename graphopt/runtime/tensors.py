@@ -32,9 +32,9 @@ def export(runtime: Runtime, array: Array, dtype: str) -> Any:
     return runtime.reinterpret(tensor, dtype) if dtype == "bfloat16" else tensor
 
 
-def to_numpy(runtime: Runtime, tensor: Any) -> Array:
-    """An array over the memory of a tensor on the CPU, which it keeps alive."""
-    if str(tensor.dtype) != "bfloat16":
+def to_numpy(runtime: Runtime, tensor: Any, dtype: str) -> Array:
+    """An array over the memory of a tensor of that element type on the CPU, which it keeps alive."""
+    if dtype != "bfloat16":
         return np.from_dlpack(tensor)
     return np.from_dlpack(runtime.reinterpret(tensor, "uint16")).view(numpy_dtype("bfloat16"))
 
@@ -68,7 +68,7 @@ class Feeder:
             tensor = self._import(value)
         if tensor.data_ptr() % ALIGNMENT == 0:
             return tensor
-        return self._stage(to_numpy(self._runtime, tensor) if array is None else array)
+        return self._stage(to_numpy(self._runtime, tensor, self._spec.dtype) if array is None else array)
 
     def _import(self, value: Any) -> Any:
         """A tensor over the memory of another library's array."""
@@ -88,7 +88,7 @@ class Feeder:
             raise self._wrong(str(tensor.dtype))
         if tensor.is_contiguous():
             return tensor
-        return self._stage(to_numpy(self._runtime, tensor))
+        return self._stage(to_numpy(self._runtime, tensor, self._spec.dtype))
 
     def _wrong(self, dtype: str) -> InputError:
         return InputError(

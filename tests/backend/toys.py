@@ -12,7 +12,9 @@ from graphopt.runtime import TensorSpec
 from graphopt.targets import Target
 
 
-def scale_and_add(dtype: str = "float32", width: int | str = 8) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
+def scale_and_add(
+    dtype: str = "float32", width: int | str = 8
+) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
     """``(x*w + 1, x)`` for x[n, width] and w[1, width]: dynamic rows, and an output that is an input."""
     import tvm
     from tvm import relax, te, tirx
@@ -94,3 +96,27 @@ def artifact(
         pipeline="fold-constants",
         kernels={"scale_and_add": ("Mul_0", "Add_1")},
     )
+
+
+def copies(dtypes: Sequence[str], shape: tuple[int, ...]) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
+    """One input of each element type, each copied to an output by a kernel; no weights."""
+    from tvm import relax, te
+
+    builder = relax.BlockBuilder()
+    kinds = [relax.TensorType(shape, dtype) for dtype in dtypes]
+    parameters = [relax.Var(f"x_{dtype}", kind) for dtype, kind in zip(dtypes, kinds, strict=True)]
+    variables = []
+    for dtype in dtypes:
+        x = te.placeholder(shape, dtype, "x")
+        y = te.compute(shape, x if shape else lambda: x[()], "y")
+        variables.append(builder.add_func(te.create_prim_func([x, y]), f"copy_{dtype}"))
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            results = [
+                builder.emit(relax.call_tir(variable, [parameter], kind))
+                for variable, parameter, kind in zip(variables, parameters, kinds, strict=True)
+            ]
+            output = builder.emit_output(relax.Tuple(results))
+        builder.emit_func_output(output)
+    inputs = [TensorSpec(f"x_{dtype}", dtype, shape) for dtype in dtypes]
+    return builder.get(), inputs, [TensorSpec(f"y_{dtype}", dtype, shape) for dtype in dtypes]
