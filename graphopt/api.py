@@ -11,7 +11,9 @@ from graphopt.errors import ModelError
 if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
     from graphopt.ir.graph import Graph
-    from graphopt.pipeline import Pipeline, VerifyMode
+    from graphopt.ir.tensor import Array
+    from graphopt.pipeline import Pipeline
+    from graphopt.pipeline.pipeline import Verify
     from graphopt.targets import Target
 
 
@@ -69,8 +71,8 @@ def optimize(
     pipeline: str | Pipeline = "O2",
     *,
     target: str | Target | None = None,
-    verify: VerifyMode = "structure",
-    inputs: Mapping[str, Any] | None = None,
+    verify: Verify = "structure",
+    inputs: Sequence[Mapping[str, Array]] = (),
 ) -> Graph:
     """A copy of ``graph`` after the passes of ``pipeline``.
 
@@ -79,7 +81,8 @@ def optimize(
         pipeline: text such as ``"O2"`` or ``"fold-constants,fuse-regions{max_ops=16}"``.
         target: what fusion may assume of the machine, e.g. ``"native"``.
         verify: ``"structure"``, ``"numeric"`` (compare outputs in ONNX Runtime after each pass) or ``"off"``.
-        inputs: arrays for calibration and numeric verification; generated where missing.
+        inputs: samples of the inputs for calibration and numeric verification, arrays by input name;
+            generated when there are none.
 
     Raises:
         PipelineError: unknown pass or option.
@@ -91,7 +94,7 @@ def optimize(
 
     parsed = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
     copy = copy_graph(graph)
-    parsed.run(copy, context=Context(target=_target(target), inputs=dict(inputs or {})), verify=verify)
+    parsed.run(copy, context=Context(target=_target(target), inputs=inputs), verify=verify)
     copy.metadata["graphopt.pipeline"] = str(parsed)
     return copy
 

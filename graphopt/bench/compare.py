@@ -117,7 +117,7 @@ def compare(
     threads: int = 1,
     rounds: int = 7,
     seconds: float = 0.3,
-    progress: Callable[[str, int, int], None] = lambda step, done, total: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Comparison:
     """Measures engines on the same inputs, in separate processes and alternating rounds.
 
@@ -135,7 +135,7 @@ def compare(
         for index in range(rounds):
             # Every other round runs backwards, so that no engine always follows the same one.
             for worker in workers if index % 2 == 0 else reversed(workers):
-                progress(worker.engine, index, rounds)
+                progress(index, rounds, worker.engine)
                 worker.measure(seconds)
         results = [worker.result for worker in workers]
         first, second = workers[0].outputs(), workers[1].outputs()

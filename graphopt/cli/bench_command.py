@@ -47,7 +47,7 @@ def command(
     from graphopt.evaluate import example_inputs
 
     graph = read_model(model, dims, input_shapes)
-    inputs = {**example_inputs(graph, dims=dict(dims)), **read_arrays(data)}
+    inputs = {**example_inputs(graph, dims=dict(dims)), **(read_arrays(data) if data else {})}
     with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as folder:
         onnx_file = model
         if model.suffix == ".gir":

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from graphopt.cli.options import json_option, model_options, pipeline_options, read_arrays, read_model
+from graphopt.cli.options import json_option, model_options, pipeline_options, read_model, read_samples
 from graphopt.cli.output import human_bytes, print_json, progress
+
+if TYPE_CHECKING:
+    from graphopt.pipeline.pipeline import Verify
 
 
 @click.command("compile")
@@ -30,7 +34,7 @@ def command(
     input_shapes: Mapping[str, tuple[int | str, ...]],
     target: str,
     pipeline: str,
-    verify: str,
+    verify: Verify,
     data: Path | None,
     plugins: tuple[Path, ...],
     as_json: bool,
@@ -41,7 +45,7 @@ def command(
     from graphopt.targets import Target
 
     parsed, resolved = Pipeline.parse(pipeline), Target.parse(target)
-    context = Context(target=resolved, inputs=read_arrays(data))
+    context = Context(target=resolved, inputs=read_samples(data))
     started = time.perf_counter()
     graph = read_model(model, dims, input_shapes)
     with progress("optimizing") as step:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.cli.options import json_option, model_options, pipeline_options, read_arrays, read_model
+from graphopt.cli.options import json_option, model_options, pipeline_options, read_model, read_samples
 from graphopt.cli.output import human_bytes, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from graphopt.pipeline import Report
+    from graphopt.pipeline.pipeline import Verify
 
 
 @click.command("opt")
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--dump", type=click.Path(path_type=Path), help="A folder for the graph after each pass.")
 @click.option(
-    "--fuel", type=click.IntRange(min=0), help="Stop each pass after so many rewrites, to find a faulty one."
+    "--fuel", type=click.IntRange(min=0), help="Stop after so many rewrites in all, to find a faulty one."
 )
 @json_option
 def command(
@@ -37,7 +38,7 @@ def command(
     dims: Mapping[str, int],
     input_shapes: Mapping[str, tuple[int | str, ...]],
     pipeline: str,
-    verify: str,
+    verify: Verify,
     data: Path | None,
     plugins: tuple[Path, ...],
     target: str | None,
@@ -52,7 +53,7 @@ def command(
     from graphopt.targets import Target
 
     parsed = Pipeline.parse(pipeline)
-    context = Context(target=Target.parse(target) if target else None, inputs=read_arrays(data))
+    context = Context(target=Target.parse(target) if target else None, inputs=read_samples(data))
     graph = read_model(model, dims, input_shapes)
     with progress("optimizing") as step:
         report = parsed.run(graph, context=context, verify=verify, fuel=fuel, dump_dir=dump, progress=step)
@@ -73,13 +74,20 @@ def print_report(report: Report, as_json: bool) -> None:
         return
     rows = [
         [
-            row["pass"],
+            row["spec"],
             f"{row['nodes_before']} → {row['nodes_after']}",
             human_bytes(row["constant_bytes_after"]),
             str(row["rewrites"]),
             f"{row['seconds'] * 1e3:.0f} ms",
-            "" if row["distance"] is None else f"{row['distance']:.1e}",
+            _distance(row),
         ]
         for row in document["passes"]
     ]
     print_table("", ["pass", "nodes", "constants", "rewrites", "time", "distance"], rows)
+
+
+def _distance(row: dict[str, Any]) -> str:
+    """The largest distance of an output to the graph before the pass, where it was measured."""
+    if row["unverified"]:
+        return "not verified"
+    return f"{max(row['distance'].values()):.1e}" if row["distance"] else ""

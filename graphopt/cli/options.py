@@ -72,7 +72,7 @@ def pipeline_options(function: F) -> F:
     )(function)  # fmt: skip
     function = click.option(
         "--data", type=click.Path(path_type=Path), metavar="FILE.npz",
-        help="Input arrays for calibration and numeric verification; generated where missing.",
+        help="Inputs for calibration and numeric verification, or a folder of such files; else generated.",
     )(function)  # fmt: skip
     function = click.option(
         "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure", show_default=True,
@@ -102,16 +102,30 @@ def read_model(model: Path, dims: Mapping[str, int], shapes: Mapping[str, tuple[
     return api.load(model, dims=dims, input_shapes=shapes)
 
 
-def read_arrays(path: Path | None) -> dict[str, Array]:
-    """The arrays of an ``.npz`` file by name; none for None.
+def read_samples(path: Path | None) -> list[dict[str, Array]]:
+    """The samples of an ``.npz`` file (one) or of a folder of them (one each, by name); none for None.
+
+    Raises:
+        InputError: missing, empty, or not .npz files.
+    """
+    if path is None:
+        return []
+    if not path.is_dir():
+        return [read_arrays(path)]
+    files = sorted(path.glob("*.npz"))
+    if not files:
+        raise InputError(f"{path}: there is no .npz file in this folder")
+    return [read_arrays(file) for file in files]
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an ``.npz`` file by name.
 
     Raises:
         InputError: missing or not an .npz file.
     """
     import numpy as np
 
-    if path is None:
-        return {}
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):

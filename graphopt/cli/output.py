@@ -42,10 +42,10 @@ def human_bytes(count: int) -> str:
 
 
 @contextlib.contextmanager
-def progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr when it is a terminal; the yielded function takes step, done, total."""
+def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on stderr when it is a terminal; the yielded function takes done, total, step."""
     if not sys.stderr.isatty():
-        yield lambda step, done, total: None
+        yield lambda done, total, step: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -53,6 +53,6 @@ def progress(title: str) -> Iterator[Callable[[str, int, int], None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda step, done, total: bar.update(
+        yield lambda done, total, step: bar.update(
             task, description=f"{title}: {step}", completed=done, total=total
         )

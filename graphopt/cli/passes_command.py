@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphopt.cli.options import json_option, load_plugins
 from graphopt.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from graphopt.pipeline import Pass
 
 
 @click.command("passes")
@@ -19,10 +24,15 @@ from graphopt.cli.output import print_json, print_table
 @json_option
 def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
     """List the passes and pipelines, or say what pass NAME does and its options."""
-    from graphopt.pipeline import describe_pass, pass_names, pipeline_names, pipeline_text
+    from graphopt.pipeline import passes, pipelines
+    from graphopt.pipeline.registry import NamedPipeline, find
 
     if name is not None:
-        entry = describe_pass(name)
+        found = find(name)
+        if isinstance(found, NamedPipeline):
+            click.echo(f"{found.name}: {found.help}\n{found.text}")
+            return
+        entry = describe(found)
         if as_json:
             print_json(entry)
             return
@@ -34,13 +44,32 @@ def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
             rows = [[o["name"], o["type"], o["default"], o["help"]] for o in entry["options"]]
             print_table("", ["option", "type", "default", "meaning"], rows)
         return
-    entries = [describe_pass(name) for name in pass_names()]
-    pipelines = {name: pipeline_text(name) for name in pipeline_names()}
+    entries = [describe(pass_type) for pass_type in passes().values()]
+    texts = {entry.name: entry.text for entry in pipelines().values()}
     if as_json:
-        print_json({"passes": entries, "pipelines": pipelines})
+        print_json({"passes": entries, "pipelines": texts})
         return
     print_table(
         "", ["pass", "effect", "what it does"], [[e["name"], e["effect"], e["summary"]] for e in entries]
     )
     click.echo()
-    print_table("", ["pipeline", "passes"], [[name, text] for name, text in pipelines.items()])
+    print_table("", ["pipeline", "passes"], [[name, text] for name, text in texts.items()])
+
+
+def describe(pass_type: type[Pass]) -> dict[str, Any]:
+    """What ``graphopt passes --json`` prints of a pass."""
+    from graphopt.pipeline.options import format_value, options_of
+
+    text = inspect.getdoc(pass_type) or ""
+    options = [
+        {"name": o.name, "type": o.type_text, "default": format_value(o.default), "help": o.help}
+        for o in options_of(pass_type)
+    ]
+    return {
+        "name": pass_type.name,
+        "effect": pass_type.effect.value,
+        "module": pass_type.__module__,
+        "summary": text.partition("\n")[0],
+        "help": text,
+        "options": options,
+    }

@@ -52,7 +52,7 @@ def command(
     if (data is None) == (seed is None):
         raise InputError("give the inputs: either --data FILE.npz or --random")
     with runtime.load(artifact, threads=threads, verify=not no_check) as executable:
-        arrays = read_arrays(data) if seed is None else random_inputs(executable, seed, dims)
+        arrays = read_arrays(data) if data is not None else random_inputs(executable, seed or 0, dims)
         results = executable(arrays)
         names = [spec.name for spec in executable.outputs]
         outputs = dict(zip(names, results, strict=True))
