@@ -3,8 +3,25 @@
 One module per family holds the type rules; importing this package registers them all.
 """
 
-from graphopt.ops import (
+from graphopt.ops import (  # noqa: F401 - each registers its operators
+    attention,
+    control,
+    convolution,
     elementwise,
+    generation,
+    indexing,
+    matmul,
+    movement,
+    normalization,
+    others,
+    pooling,
+    quantization,
+    recurrent,
+    reductions,
+    sequences,
+    signal,
+    strings,
+    vision,
 )
 from graphopt.ops.content import partial_content, static_content, symbolic_content
 from graphopt.ops.registry import Kind, OpInfo, info, is_pure
@@ -15,7 +32,6 @@ __all__ = [
     "Kind",
     "OnnxSemantics",
     "OpInfo",
-    "elementwise",
     "info",
     "is_pure",
     "partial_content",
