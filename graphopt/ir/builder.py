@@ -17,7 +17,7 @@ class Builder:
 
     def input(self, name: str, type: Type, region: Region | None = None) -> Value:
         """A new input of ``region`` (the root by default)."""
-        region = region or self.graph.body
+        region = self.graph.body if region is None else region
         value = self._value(name, type, region, len(region.inputs))
         region.inputs.append(value)
         return value
@@ -51,7 +51,7 @@ class Builder:
         for index, value in enumerate(inputs):
             if value is not None:
                 value._uses[Use(node, index)] = None
-        (region or self.graph.body)._insert(node, before)
+        (self.graph.body if region is None else region)._insert(node, before)
         return node
 
     def region(self, node: Node, attr: str, name: str = "") -> Region:
@@ -62,7 +62,7 @@ class Builder:
 
     def outputs(self, values: Sequence[Value], region: Region | None = None) -> None:
         """Sets the outputs of ``region``; for the root give ``graph.output_names`` too."""
-        region = region or self.graph.body
+        region = self.graph.body if region is None else region
         for index, value in enumerate(values):
             region.outputs.append(value)
             value._uses[Use(region, index)] = None

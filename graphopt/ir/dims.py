@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import keyword
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
@@ -233,7 +234,10 @@ def maximum(a: Dim, b: Dim) -> Dim:
 
 def product(dims: Iterable[Dim]) -> Dim:
     """The product; 1 for no dimensions."""
-    return functools.reduce(lambda a, b: a * b, dims, 1)
+    total: Dim = 1
+    for dim in dims:
+        total = total * dim
+    return total
 
 
 def symbols(dim: Dim) -> Iterator[str]:
@@ -306,12 +310,8 @@ def _format_atom(atom: Atom) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    return name.isidentifier() and name.isascii() and name not in _FUNCTIONS and name not in _RESERVED
-
-
-_RESERVED = frozenset(
-    {"sym", "None", "True", "False", "and", "or", "not", "if", "else", "in", "is", "lambda"}
-)
+    plain = name.isidentifier() and name.isascii() and not keyword.iskeyword(name)
+    return plain and name not in _FUNCTIONS and name != "sym"
 
 
 @functools.lru_cache(maxsize=65536)

@@ -205,6 +205,9 @@ class Region:
     def __len__(self) -> int:
         return self._count
 
+    def __bool__(self) -> bool:
+        return True  # an empty region is a region: `region or default` must not pass over it
+
     @property
     def nodes(self) -> list[Node]:
         """A snapshot of the nodes in program order."""

@@ -185,7 +185,7 @@ class TensorType:
             extra += "" if self.quant.axis is None else f" axis={self.quant.axis}"
             extra += f" block={self.quant.block}" if self.quant.block else ""
         if self.layout is not None:
-            extra += f", layout={self.layout}"
+            extra += f", layout={self.layout if self.layout.isalnum() else repr(self.layout)}"
         return f"{dtype}[{shape}]" + (f"<{extra[2:]}>" if extra else "")
 
 

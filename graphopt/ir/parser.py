@@ -1,0 +1,462 @@
+"""Reads ``.gir`` text; the form is shown in :mod:`graphopt.ir.printer` and described in the docs.
+
+White space and ``//`` comments may stand between any two words. The parser builds what the text
+says; whether that is a sound graph is the verifier's to judge.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, NoReturn
+
+from graphopt.errors import TextError
+from graphopt.ir.builder import Builder
+from graphopt.ir.graph import Attr, Graph, Node, RefAttr, Region, TypeAttr, Value
+from graphopt.ir.literals import NAME, WORD, parse_data, parse_float, parse_hex
+from graphopt.ir.printer import FORMAT
+from graphopt.ir.sidecar import Sidecar
+from graphopt.ir.tensor import Tensor
+from graphopt.ir.type_text import parse_type, type_at
+from graphopt.ir.types import TensorType, Type
+
+_NESTING = 64
+_SPACE = re.compile(r"(?:\s|//[^\n]*)*")
+_STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+_VALUE = re.compile(rf"%({NAME.pattern})")
+_INTEGER = re.compile(r"-?\d+(?![\w.])")
+_NUMBER = re.compile(r"(?:-?inf|nan(?::[0-9a-f]{1,16})?|-?\d[\d.]*(?:e[+-]?\d+)?d?)(?![\w.])")
+_DIGEST = re.compile(r"#([0-9a-f]{16})\b")
+_DOMAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(?:\.[A-Za-z_0-9][A-Za-z0-9_\-]*)*")
+
+
+def parse_graph(text: str, *, sidecar: Sidecar | None = None) -> Graph:
+    """The graph of a ``.gir`` text.
+
+    Args:
+        sidecar: where the data of large constants is; without it reading their data is an error.
+
+    Raises:
+        TextError: with line, column, the line itself and a caret.
+    """
+    return _Parser(text, sidecar or Sidecar()).document()
+
+
+class _Parser:
+    def __init__(self, text: str, sidecar: Sidecar) -> None:
+        self.text = text
+        self.sidecar = sidecar
+        self.at = 0
+        self.graph = Graph()
+        self.builder = Builder(self.graph)
+        self.depth = 0
+
+    # --- words --------------------------------------------------------------------------------
+
+    def skip(self) -> None:
+        # One space or none is the common case.
+        char = self.text[self.at : self.at + 1]
+        if char == " ":
+            self.at += 1
+            char = self.text[self.at : self.at + 1]
+        if char <= " " or char == "/" or not char.isascii():
+            found = _SPACE.match(self.text, self.at)
+            assert found is not None
+            self.at = found.end()
+
+    def peek(self, token: str) -> bool:
+        return self.text.startswith(token, self.at)
+
+    def take(self, token: str) -> bool:
+        """Skips ``token`` and the space after it, if it stands here."""
+        if self.text.startswith(token, self.at):
+            self.at += len(token)
+            self.skip()
+            return True
+        return False
+
+    def word(self, keyword: str) -> bool:
+        """Like :meth:`take` for a whole word."""
+        found = WORD.match(self.text, self.at)
+        return found is not None and found[0] == keyword and self.take(keyword)
+
+    def expect(self, token: str) -> None:
+        if not self.take(token):
+            self.fail(f"expected {token}")
+
+    def match(self, pattern: re.Pattern[str], what: str) -> re.Match[str]:
+        found = pattern.match(self.text, self.at)
+        if found is None:
+            self.fail(f"expected {what}")
+        self.at = found.end()
+        self.skip()
+        return found
+
+    def string(self, what: str = "a string in quotes") -> str:
+        start = self.at
+        literal = self.match(_STRING, what)[0]
+        if "\\" not in literal:
+            return literal[1:-1]
+        try:
+            return str(json.loads(literal, strict=False))
+        except ValueError as error:
+            self.fail(f"not a string: {error}", start)
+
+    def name(self) -> str:
+        """``%name``."""
+        if self.peek('%"'):
+            self.at += 1
+            return self.string()
+        return self.match(_VALUE, "a value such as %x")[1]
+
+    def identifier(self, what: str) -> str:
+        return self.string() if self.peek('"') else self.match(WORD, what)[0]
+
+    def integer(self, what: str = "an integer") -> int:
+        start = self.at
+        try:
+            return int(self.match(_INTEGER, what)[0])
+        except ValueError:
+            self.fail("the number is too long", start)
+
+    def type(self) -> Type:
+        start = self.at
+        found = type_at(self.text, start)
+        if found is None:
+            self.fail("expected a type such as f32[N, 3]")
+        self.at += len(found)
+        self.skip()
+        try:
+            return parse_type(found)
+        except TextError as error:
+            self.fail(error.message, start)
+
+    def fail(self, message: str, at: int | None = None) -> NoReturn:
+        at = self.at if at is None else at
+        line = self.text.count("\n", 0, at) + 1
+        start = self.text.rfind("\n", 0, at) + 1
+        end = self.text.find("\n", at)
+        source = self.text[start : len(self.text) if end < 0 else end]
+        low = max(0, at - start - 60)
+        shown = source[low : low + 100].replace("\t", " ")
+        raise TextError(
+            f"line {line}, column {at - start + 1}: {message}\n  {shown}\n  {' ' * (at - start - low)}^"
+        )
+
+    # --- the graph ----------------------------------------------------------------------------
+
+    def document(self) -> Graph:
+        graph = self.graph
+        self.skip()
+        if not self.word("gir"):
+            self.fail(f'expected "gir {FORMAT}": this is not a .gir text')
+        start = self.at
+        version = self.integer("the version of the text form")
+        if version != FORMAT:
+            self.fail(f"version {version} of the text form is not known, only {FORMAT}", start)
+        if not self.word("graph"):
+            self.fail("expected graph")
+        graph.name = graph.body.name = self.string("the graph's name in quotes")
+        graph.opset = {"": self.integer()} if self.word("opset") else {}
+        self.expect("{")
+        self.header()
+        self.statements(graph.body, self.root_statement)
+        if self.at < len(self.text):
+            self.fail("the text goes on after the graph")
+        return graph
+
+    def header(self) -> None:
+        graph = self.graph
+        while True:
+            if self.word("opset"):
+                domain = self.string()
+                graph.opset[domain] = self.integer()
+            elif self.word("producer"):
+                graph.producer = (self.string(), self.string())
+            elif self.word("model"):
+                graph.model_domain, graph.model_version = self.string(), self.integer()
+            elif self.word("about"):
+                graph.doc, graph.metadata = self.about()
+            elif self.word("body"):
+                graph.body.name = self.string()
+                graph.body.doc, graph.body.metadata = self.about()
+            else:
+                return
+
+    def root_statement(self) -> bool:
+        if self.word("input"):
+            value = self.define_input(self.graph.body)
+            if self.take("="):
+                value.const = self.data(value.type)
+            return True
+        if self.word("const"):
+            start = self.at
+            name, type, doc, metadata = self.definition()
+            self.expect("=")
+            value = self.builder.constant(self.data(type, start), self.free(name, start))
+            value.type, value.doc, value.metadata = type, doc, metadata
+            return True
+        return False
+
+    def statements(self, region: Region, special: Any = None) -> None:
+        """Everything up to the closing brace."""
+        if self.depth >= _NESTING:
+            self.fail(f"regions are nested more than {_NESTING} deep")
+        self.depth += 1
+        while not self.word("return"):
+            if special is None or not special():
+                self.node(region)
+        self.results(region)
+        self.expect("}")
+        self.depth -= 1
+
+    def results(self, region: Region) -> None:
+        values: list[Value] = []
+        while self.peek("%"):
+            values.append(self.use())
+            if region.parent is None and self.word("as"):
+                self.graph.output_names.append(self.string())
+            if not self.take(","):
+                break
+        self.builder.outputs(values, region)
+
+    def define_input(self, region: Region) -> Value:
+        start = self.at
+        name, type, doc, metadata = self.definition()
+        value = self.builder.input(self.free(name, start), type, region)
+        value.doc, value.metadata = doc, metadata
+        return value
+
+    def definition(self) -> tuple[str, Type, str, dict[str, str]]:
+        name = self.name()
+        self.expect(":")
+        type = self.type()
+        doc, metadata = self.about()
+        return name, type, doc, metadata
+
+    def about(self) -> tuple[str, dict[str, str]]:
+        # Most things have neither; their next character tells.
+        char = self.text[self.at : self.at + 1]
+        doc = self.string() if char == "d" and self.word("doc") else ""
+        metadata: dict[str, str] = {}
+        if self.peek("meta") and self.word("meta"):
+            self.expect("{")
+            while not self.take("}"):
+                key = self.string()
+                self.expect(":")
+                metadata[key] = self.string()
+                if not self.take(",") and not self.peek("}"):
+                    self.fail("expected , or }")
+        return doc, metadata
+
+    def free(self, name: str, at: int) -> str:
+        if not name:
+            self.fail("a value needs a name", at)
+        if self.graph.has_value(name):
+            self.fail(f"%{name} is defined twice", at)
+        return name
+
+    def use(self) -> Value:
+        start = self.at
+        value = self.graph._values.get(self.name())
+        if value is None:
+            self.fail("this value is not defined above", start)
+        return value
+
+    # --- nodes --------------------------------------------------------------------------------
+
+    def node(self, region: Region) -> None:
+        start = self.at
+        definitions = []
+        while self.peek("%"):
+            begin = self.at
+            definitions.append((begin, self.definition()))
+            if not self.take(","):
+                break
+        if not self.take("="):
+            self.fail("expected a node, return or }" if not definitions else "expected =")
+        domain, op = self.operator()
+        inputs = self.inputs()
+        attrs = self.attrs() if self.peek("{") else {}
+        seen: set[str] = set()
+        for begin, (name, *_) in definitions:
+            self.free(name, begin)
+            if name in seen:
+                self.fail(f"%{name} is defined twice", begin)
+            seen.add(name)
+        outputs = [(name, type) for _, (name, type, _, _) in definitions]
+        node = self.builder.node(op, inputs, outputs, attrs, domain=domain, region=region)
+        for value, (_, (_, _, doc, metadata)) in zip(node.outputs, definitions, strict=True):
+            value.doc, value.metadata = doc, metadata
+        self.tail(node, start)
+
+    def tail(self, node: Node, start: int) -> None:
+        if self.peek('"'):
+            node.name = self.string()
+        if self.peek("from") and self.word("from"):
+            origin = [self.string()]
+            while self.take(","):
+                origin.append(self.string())
+            node.origin = tuple(origin)
+        node.doc, node.metadata = self.about()
+        while self.peek("do") and self.word("do"):
+            begin = self.at
+            attr = self.identifier("the name of a region")
+            if attr in node.regions:
+                self.fail(f"{node.label} has two regions {attr}", begin)
+            region = self.builder.region(node, attr, self.string() if self.peek('"') else "")
+            region.doc, region.metadata = self.about()
+            self.expect("(")
+            while not self.take(")"):
+                self.define_input(region)
+                if not self.take(",") and not self.peek(")"):
+                    self.fail("expected , or )")
+            self.expect("{")
+            self.statements(region)
+
+    def operator(self) -> tuple[str, str]:
+        if self.peek('"'):
+            first = self.string()
+            if not self.take("."):
+                return "", first
+            return first, self.identifier("an operator")
+        path = self.match(_DOMAIN, "an operator")[0]
+        if self.take("."):
+            return path, self.identifier("an operator")
+        domain, _, op = path.rpartition(".")
+        return domain, op
+
+    def inputs(self) -> list[Value | None]:
+        self.expect("(")
+        values: list[Value | None] = []
+        while not self.take(")"):
+            values.append(None if self.take("_") else self.use())
+            if not self.take(",") and not self.peek(")"):
+                self.fail("expected , or )")
+        return values
+
+    def attrs(self) -> dict[str, Attr]:
+        self.expect("{")
+        found: dict[str, Attr] = {}
+        while not self.take("}"):
+            start = self.at
+            name = self.identifier("an attribute")
+            if name in found:
+                self.fail(f"attribute {name} is given twice", start)
+            self.expect("=")
+            found[name] = self.attr()
+            if not self.take(",") and not self.peek("}"):
+                self.fail("expected , or }")
+        return found
+
+    def attr(self) -> Attr:
+        char = self.text[self.at : self.at + 1]
+        if char == "[":
+            return self.elements()
+        if char == '"' or self.peek('b"'):
+            return self.text_literal()
+        if self.word("tensor"):
+            self.expect("(")
+            start = self.at
+            type = self.type()
+            self.expect(",")
+            tensor = self.data(type, start)
+            self.expect(")")
+            return tensor
+        if self.word("type"):
+            self.expect("(")
+            held = self.type()
+            self.expect(")")
+            return TypeAttr(held)
+        if self.word("ref"):
+            self.expect("(")
+            name = self.string()
+            self.expect(",")
+            kind = self.string()
+            self.expect(")")
+            return RefAttr(name, kind)
+        return self.number(parse_float)
+
+    def elements(self) -> tuple[object, ...]:
+        if self.depth >= _NESTING:
+            self.fail(f"lists are nested more than {_NESTING} deep")
+        self.depth += 1
+        self.expect("[")
+        found: list[object] = []
+        while not self.take("]"):
+            found.append(self.attr())
+            if not self.take(",") and not self.peek("]"):
+                self.fail("expected , or ]")
+        self.depth -= 1
+        return tuple(found)
+
+    def text_literal(self) -> str | bytes:
+        if not self.peek("b"):
+            return self.string()
+        start = self.at
+        self.at += 1
+        try:
+            return self.string().encode("latin1")
+        except UnicodeEncodeError:
+            self.fail("bytes hold characters up to \\u00ff", start)
+
+    def number(self, to_float: Any) -> int | float:
+        found = _INTEGER.match(self.text, self.at)
+        if found is not None:
+            return self.integer()
+        start = self.at
+        text = self.match(_NUMBER, "a value")[0]
+        try:
+            return float(to_float(text))
+        except ValueError as error:
+            self.fail(f"not a number: {error}", start)
+
+    # --- constant data ------------------------------------------------------------------------
+
+    def data(self, type: Type, at: int | None = None) -> Tensor:
+        start = self.at
+        if not isinstance(type, TensorType) or type.dtype is None or not type.is_static:
+            self.fail(f"a constant needs a tensor type with numbers for dimensions, not {type}", at)
+        shape = tuple(int(str(dim)) for dim in type.shape or ())
+        if self.peek("#"):
+            tensor = self.sidecar.get(self.match(_DIGEST, "16 hexadecimal digits")[1], type.dtype, shape)
+            if (tensor.dtype, tensor.shape) != (type.dtype, shape):
+                self.fail(f"the constant with this hash has type {tensor.type}", start)
+            return tensor
+        if any(dim < 0 for dim in shape):
+            self.fail("a constant can't have a negative dimension", at)
+        try:
+            if self.peek('x"'):
+                self.at += 1
+                return parse_hex(type.dtype, shape, self.string())
+            items = self.scalars() if self.take("[") else [self.scalar()]
+            return parse_data(type.dtype, shape, items)
+        except TextError as error:
+            if error.message.startswith("line "):
+                raise
+            self.fail(error.message, start)
+
+    def scalars(self) -> list[Any]:
+        found = []
+        while not self.take("]"):
+            found.append(self.scalar())
+            if not self.take(",") and not self.peek("]"):
+                self.fail("expected , or ]")
+        return found
+
+    def scalar(self) -> Any:
+        if self.peek('"') or self.peek('b"'):
+            return self.text_literal()
+        if self.word("true"):
+            return True
+        if self.word("false"):
+            return False
+        return self.number(_plain_float)
+
+
+def _plain_float(text: str) -> float:
+    value = float(text)
+    if math.isnan(value) and text != "nan":
+        raise ValueError(text)
+    return value

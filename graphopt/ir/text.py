@@ -1,0 +1,55 @@
+"""Graphs in files: ``model.gir`` and, for the data of large constants, ``model.gir.npz`` beside it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from graphopt.errors import TextError
+from graphopt.ir.graph import Graph
+from graphopt.ir.parser import parse_graph
+from graphopt.ir.printer import print_graph
+from graphopt.ir.sidecar import Sidecar
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the sidecar of a ``.gir`` file lies."""
+    return path.with_name(path.name + ".npz")
+
+
+def save_gir(graph: Graph, path: str | Path, *, data: bool = True) -> None:
+    """Writes a graph as text; a reader sees the old file or the whole new one, never a part.
+
+    Args:
+        data: write the sidecar too (when there are large constants).
+    """
+    path = Path(path)
+    sidecar = Sidecar() if data else None
+    text = print_graph(graph, sidecar=sidecar)
+    if sidecar is not None and sidecar.tensors:
+        sidecar.save(sidecar_path(path))
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_gir(path: str | Path) -> Graph:
+    """Reads a graph that :func:`save_gir` wrote; constants are read from the sidecar at first use.
+
+    Raises:
+        TextError: there is no such file, or it is no ``.gir`` text.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextError(f"{path} can't be read: {error}") from error
+    beside = sidecar_path(path)
+    try:
+        return parse_graph(text, sidecar=Sidecar(beside if beside.exists() else None))
+    except TextError as error:
+        error.message = f"{path}, {error.message}"
+        raise
