@@ -207,7 +207,7 @@ class Executable:
         try:
             results = self._entry(*tensors, *self._weights)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            reason = " ".join(str(error).split()) or type(error).__name__
             shapes = ", ".join(f"{s.name} {list(t.shape)}" for s, t in zip(self.inputs, tensors, strict=True))
             raise InputError(f"{self.path.name} failed on inputs of shapes {shapes}: {reason}") from error
         item = self._runtime.item

@@ -31,12 +31,19 @@ class Runtime:
 
     from_dlpack: Callable[..., Any]
     item: Callable[[Any, int], Any]
+    allocate: Callable[..., Any]
     view: Callable[..., Any]
     clear_pool: Callable[[], None]
     configure_threads: Callable[..., None]
     set_max_concurrency: Callable[[int], None]
     start_threads: Callable[[], int]
     reset_threads: Callable[[], None]
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """A new tensor on the CPU."""
+        import tvm_ffi
+
+        return self.allocate(tvm_ffi.Shape(shape), tvm_ffi.dtype(dtype), tvm_ffi.device("cpu", 0), None)
 
     def reinterpret(self, tensor: Any, dtype: str) -> Any:
         """The same memory seen as elements of another type of the same size."""
@@ -64,6 +71,7 @@ def runtime() -> Runtime:
     return Runtime(
         from_dlpack=tvm_ffi.from_dlpack,
         item=function("ffi.ArrayGetItem"),
+        allocate=function("runtime.TVMTensorAllocWithScope"),
         view=function("runtime.TVMTensorCreateView"),
         clear_pool=function("vm.builtin.memory_manager.clear"),
         configure_threads=function("runtime.config_threadpool"),

@@ -26,6 +26,8 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 def export(runtime: Runtime, array: Array, dtype: str) -> Any:
     """A tensor over the memory of a C-contiguous array, which it keeps alive."""
+    if not array.size:
+        return runtime.empty(array.shape, dtype)  # the strides of an empty array can be anything
     raw = array.view(np.uint16) if dtype == "bfloat16" else array
     source = raw if raw.flags.writeable else raw.__dlpack__(max_version=(1, 0))
     tensor = runtime.from_dlpack(source)
@@ -86,7 +88,7 @@ class Feeder:
             raise InputError(f"input {self._spec.name!r} is on {tensor.device}, not on the CPU")
         if str(tensor.dtype) != self._spec.dtype:
             raise self._wrong(str(tensor.dtype))
-        if tensor.is_contiguous():
+        if tensor.is_contiguous() and 0 not in tensor.shape:
             return tensor
         return self._stage(to_numpy(self._runtime, tensor, self._spec.dtype))
 

@@ -102,14 +102,16 @@ def copies(dtypes: Sequence[str], shape: tuple[int, ...]) -> tuple[Any, list[Ten
     """One input of each element type, each copied to an output by a kernel; no weights."""
     from tvm import relax, te
 
+    def copy(dtype: str) -> Any:
+        x = te.placeholder(shape, dtype, "x")
+        return te.create_prim_func([x, te.compute(shape, x if shape else lambda: x[()], "y")])
+
     builder = relax.BlockBuilder()
     kinds = [relax.TensorType(shape, dtype) for dtype in dtypes]
     parameters = [relax.Var(f"x_{dtype}", kind) for dtype, kind in zip(dtypes, kinds, strict=True)]
     variables = []
     for dtype in dtypes:
-        x = te.placeholder(shape, dtype, "x")
-        y = te.compute(shape, x if shape else lambda: x[()], "y")
-        variables.append(builder.add_func(te.create_prim_func([x, y]), f"copy_{dtype}"))
+        variables.append(builder.add_func(copy(dtype), f"copy_{dtype}"))
     with builder.function("main", parameters):
         with builder.dataflow():
             results = [
@@ -120,3 +122,26 @@ def copies(dtypes: Sequence[str], shape: tuple[int, ...]) -> tuple[Any, list[Ten
         builder.emit_func_output(output)
     inputs = [TensorSpec(f"x_{dtype}", dtype, shape) for dtype in dtypes]
     return builder.get(), inputs, [TensorSpec(f"y_{dtype}", dtype, shape) for dtype in dtypes]
+
+
+def chain(length: int) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
+    """``x + 1 + 2 + ... + length`` for float32 x[1, 16], a kernel of its own for each addition; no weights."""
+    from tvm import relax, te, tirx
+
+    def add(step: int) -> Any:
+        x = te.placeholder((1, 16), "float32", "x")
+        y = te.compute((1, 16), lambda i, j: x[i, j] + tirx.const(step, "float32"), "y")
+        return te.create_prim_func([x, y])
+
+    builder = relax.BlockBuilder()
+    kind = relax.TensorType((1, 16), "float32")
+    parameter = relax.Var("x", kind)
+    variables = [builder.add_func(add(step), f"add_{step}") for step in range(1, length + 1)]
+    with builder.function("main", [parameter]):
+        with builder.dataflow():
+            value: Any = parameter
+            for variable in variables:
+                value = builder.emit(relax.call_tir(variable, [value], kind))
+            output = builder.emit_output(relax.Tuple([value]))
+        builder.emit_func_output(output)
+    return builder.get(), [TensorSpec("x", "float32", (1, 16))], [TensorSpec("y", "float32", (1, 16))]

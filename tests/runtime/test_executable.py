@@ -52,8 +52,10 @@ def test_it_describes_itself(toy: Executable) -> None:
         lambda x: np.frombuffer(bytearray(4) + bytearray(x.tobytes()), np.float32, offset=4).reshape(x.shape),
         lambda x: np.frombuffer(x.tobytes(), np.float32).reshape(x.shape),
         lambda x: x[3:3],
+        lambda x: x[::-6],
+        lambda x: np.lib.stride_tricks.as_strided(x, (0, 8), (0, 0)),
     ],
-    ids=["strided", "fortran", "unaligned", "read-only", "empty"],
+    ids=["strided", "fortran", "unaligned", "read-only", "empty", "one row", "empty without strides"],
 )
 def test_any_layout_is_taken(toy: Executable, make: Callable[[Array], Array]) -> None:
     x = make(rows(6))
