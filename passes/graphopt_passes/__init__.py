@@ -1,5 +1,29 @@
 """The built-in passes and named pipelines; importing this package registers them."""
 
-from graphopt_passes import common_subexpressions, dead_code, fuse_regions, identities
+from graphopt_passes import (
+    common_subexpressions,
+    conv_affine,
+    dead_code,
+    fold_constants,
+    fuse_regions,
+    gelu,
+    identities,
+    layer_norm,
+    matmul_bias,
+    pipelines,
+    shapes,
+)
 
-__all__ = ["common_subexpressions", "dead_code", "fuse_regions", "identities"]
+__all__ = [
+    "common_subexpressions",
+    "conv_affine",
+    "dead_code",
+    "fold_constants",
+    "fuse_regions",
+    "gelu",
+    "identities",
+    "layer_norm",
+    "matmul_bias",
+    "pipelines",
+    "shapes",
+]

@@ -105,7 +105,11 @@ def _exact_holder(source: DType, held: DType) -> bool:
     if source is held or source is DType.BOOL:
         return True
     if source.is_float:
-        wider = {DType.F16: (DType.F32, DType.F64), DType.BF16: (DType.F32, DType.F64), DType.F32: (DType.F64,)}
+        wider = {
+            DType.F16: (DType.F32, DType.F64),
+            DType.BF16: (DType.F32, DType.F64),
+            DType.F32: (DType.F64,),
+        }
         return held in wider.get(source, ())
     if not source.is_integer:
         return False

@@ -53,7 +53,9 @@ def is_view(node: Node) -> bool:
 def is_heavy(node: Node) -> bool:
     """Whether ``node`` needs a loop nest of its own: products, convolutions, pools, reductions."""
     found = info(node)
-    return found is not None and found.kind in (Kind.HEAVY, Kind.REDUCTION) and node.op not in _ELEMENTWISE_TOO
+    return (
+        found is not None and found.kind in (Kind.HEAVY, Kind.REDUCTION) and node.op not in _ELEMENTWISE_TOO
+    )
 
 
 def is_cheap(node: Node) -> bool:
@@ -115,7 +117,7 @@ def constant_nodes(nodes: Sequence[Node]) -> set[Node]:
     found: set[Node] = set()
     for node in nodes:
         inputs = [v for v in node.inputs if v is not None]
-        if inputs and is_pure(node) and not node.regions:
-            if all(v.is_constant or v.producer in found for v in inputs):
-                found.add(node)
+        constant = bool(inputs) and all(v.is_constant or v.producer in found for v in inputs)
+        if constant and is_pure(node) and not node.regions:
+            found.add(node)
     return found

@@ -1,0 +1,182 @@
+"""Constant folding under a size budget.
+
+A node is foldable when it is deterministic and its inputs are constants or results of foldable
+nodes. What other nodes use of foldable results (the *frontier*) would become constants. A model
+must not grow by that: dequantizing int8 weights ahead of time makes them four times as large. So a
+frontier value is folded only when its bytes are at most the bytes of the constants that fall dead
+with it, plus ``max_growth``. Where it isn't, the node stays and its own inputs become the frontier.
+
+All values that are folded are computed together in one run of ONNX Runtime, the engine that
+defines the numbers of the model anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from graphopt.errors import EvaluationError
+from graphopt.ir.graph import Node, Region, Value, refines
+from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.tensor import Tensor
+from graphopt.ir.types import DType, TensorType
+from graphopt.ops import info, is_pure
+from graphopt.pipeline import Context, Effect, Pass, register_pass
+from graphopt_passes.shapes import known_tensor
+
+if TYPE_CHECKING:
+    from graphopt.ir.tensor import Array
+
+_CONE_LIMIT = 4096
+"""Nodes of a cone that are looked at to find the constants that fall dead; larger ones stay."""
+
+
+@register_pass("fold-constants")
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """Compute what depends on constants only, unless the model would grow."""
+
+    effect = Effect.EXACT
+    max_growth: int = field(
+        default=4096,
+        metadata={"help": "bytes by which one folded value may exceed the constants it replaces"},
+    )
+    max_bytes: int = field(
+        default=256 << 20,
+        metadata={"help": "bytes of all folded values together; the largest part of memory used"},
+    )
+
+    def run(self, rewriter: Rewriter, context: Context) -> None:
+        """Folds what types tell, then what the constants give."""
+        _fold_known(rewriter)
+        cone = _Cone(rewriter.graph.body)
+        frontier = self._frontier(cone)
+        for value, array in _evaluate(rewriter, frontier, context).items():
+            tensor = Tensor.of(array, value.tensor.dtype)
+            if value.tensor.is_static or tensor.nbytes <= self.max_growth:
+                _replace(rewriter, value, tensor)
+
+    def _frontier(self, cone: _Cone) -> list[Value]:
+        """The values to fold, in program order."""
+        chosen: list[Value] = []
+        folded: set[Node] = set()
+        spent = 0
+        for node in reversed(cone.nodes):
+            needed = [v for v in node.outputs if any(use.user not in folded for use in v.uses)]
+            size = sum(_bytes(value) for value in needed)
+            if spent + size > self.max_bytes:
+                continue
+            if size <= self.max_growth or size <= self.max_growth + cone.freed_by(node):
+                spent += size
+                chosen += needed
+                folded.add(node)
+        return chosen[::-1]
+
+
+class _Cone:
+    """The foldable nodes of a graph in program order."""
+
+    def __init__(self, body: Region) -> None:
+        self.nodes: list[Node] = []
+        self.members: set[Node] = set()
+        for node in _walk(body):
+            if self._is_foldable(node):
+                self.nodes.append(node)
+                self.members.add(node)
+
+    def _is_foldable(self, node: Node) -> bool:
+        if node.regions or info(node) is None or not is_pure(node):
+            return False
+        if not all(v.is_constant or v.producer in self.members for v in node.inputs if v is not None):
+            return False
+        return all(
+            isinstance(v.type, TensorType) and v.type.dtype not in (None, DType.STR) for v in node.outputs
+        )
+
+    def freed_by(self, root: Node) -> int:
+        """Bytes of the constants that nothing needs any more once ``root`` is a constant."""
+        freed: set[Node] = set()
+        total = 0
+        pending: dict[Node | Value, None] = {root: None}
+        # A node is freed when all its users are; whoever is not yet is offered again by the next user.
+        while pending and len(freed) <= _CONE_LIMIT:
+            item = next(iter(pending))
+            del pending[item]
+            values = item.outputs if isinstance(item, Node) else [item]
+            if item is not root and any(use.user not in freed for v in values for use in v.uses):
+                continue
+            if isinstance(item, Value):
+                total += item.const.nbytes if item.const is not None else 0
+                continue
+            freed.add(item)
+            for value in item.inputs:
+                if value is not None:
+                    pending[value.producer or value] = None
+        return total
+
+
+def _walk(region: Region) -> Iterator[Node]:
+    for node in region:
+        yield node
+        for inner in node.regions.values():
+            if not inner.is_isolated:
+                yield from _walk(inner)
+
+
+def _bytes(value: Value) -> int:
+    """Bytes of ``value``; 0 while its size depends on data (NonZero), which is looked at afterwards."""
+    elements, dtype = value.tensor.num_elements, value.tensor.dtype
+    assert dtype is not None
+    return (elements * dtype.bits + 7) // 8 if isinstance(elements, int) else 0
+
+
+def _fold_known(rewriter: Rewriter) -> None:
+    """Replaces sizes of static shapes; longer chains are the business of simplify-shapes."""
+    for node in _walk(rewriter.graph.body):
+        if node.op in ("Shape", "Size") and not node.domain and node.output.num_uses:
+            tensor = known_tensor(node.output)
+            if tensor is not None:
+                with rewriter.rewrite("static-shape", node):
+                    rewriter.replace_node(node, [rewriter.constant(tensor)])
+
+
+def _evaluate(rewriter: Rewriter, values: list[Value], context: Context) -> dict[Value, Array]:
+    """The arrays of ``values``; one that the engine can't compute is left out, alone."""
+    from graphopt.evaluate import evaluate_nodes
+
+    if not values:
+        return {}
+    try:
+        return dict(zip(values, evaluate_nodes(rewriter.graph, values), strict=True))
+    except EvaluationError as error:
+        if len(values) == 1:
+            context.logger.info("%s is not folded: %s", values[0].name, error)
+            return {}
+    half = len(values) // 2
+    return {**_evaluate(rewriter, values[:half], context), **_evaluate(rewriter, values[half:], context)}
+
+
+def _replace(rewriter: Rewriter, value: Value, tensor: Tensor) -> None:
+    node = value.producer
+    if node is None or not refines(tensor.type, value.type):
+        raise EvaluationError(f"%{value.name} was computed as {tensor.type}, the graph says {value.type}")
+    with rewriter.rewrite("constant", node):
+        rewriter.replace(value, rewriter.constant(tensor, value.name))
+        _erase_cone(rewriter, node)
+
+
+def _erase_cone(rewriter: Rewriter, node: Node) -> None:
+    """Erases ``node`` and what only it used, constants too."""
+    pending: list[Node] = [node]
+    while pending:
+        dead = pending.pop()
+        if dead.erased or any(v.num_uses for v in dead.outputs):
+            continue
+        inputs = dict.fromkeys(v for v in dead.inputs if v is not None)
+        rewriter.erase(dead)
+        for value in inputs:
+            if value.producer is not None:
+                pending.append(value.producer)
+            elif value.is_constant and not value.num_uses:
+                rewriter.erase_constant(value)

@@ -1,0 +1,19 @@
+"""The named pipelines.
+
+The order of cleanup: shapes first, since they make constants; then folding, then what folding
+made equal, redundant or dead. A second round takes what fusions leave behind.
+"""
+
+from __future__ import annotations
+
+from graphopt.pipeline import register_pipeline
+
+CLEANUP = (
+    "eliminate-dead-code,simplify-identities,simplify-shapes,fold-constants,"
+    "eliminate-common-subexpressions,simplify-identities,eliminate-dead-code"
+)
+FUSIONS = "fuse-layer-norm,fuse-gelu,fuse-conv-bn,decompose-batch-norm,fuse-matmul-bias,fold-constants"
+
+register_pipeline("O0", "eliminate-dead-code", "Only what nothing depends on is removed.")
+register_pipeline("O1", CLEANUP, "Clean up: folding, shapes, identities, common subexpressions; exact.")
+register_pipeline("O2", f"O1,{FUSIONS},eliminate-dead-code,fuse-regions", "O1, then fusion into regions.")
