@@ -1,0 +1,197 @@
+"""Single nodes into the graph: upgraded, with their regions, typed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from graphopt.errors import ModelError, TypeInferenceError
+from graphopt.ir.builder import Builder
+from graphopt.ir.dims import Dim
+from graphopt.ir.graph import CANONICAL_OPSET, Attr, Node, Region, Value
+from graphopt.ir.semantics import Semantics
+from graphopt.ir.tensor import Array, Tensor
+from graphopt.ir.types import Type, UnknownType
+from graphopt.onnx_io import upgrade
+from graphopt.onnx_io.attributes import Binding
+from graphopt.onnx_io.region_types import generalise, region_input_types
+from graphopt.onnx_io.scope import Scope
+from graphopt.onnx_io.settle import settle
+from graphopt.onnx_io.types import DimReader
+from graphopt.onnx_io.upgrade.legacy import Legacy
+
+if TYPE_CHECKING:
+    import onnx
+
+log = logging.getLogger(__name__)
+
+FillRegion = Callable[[Scope, Region, str, Binding, Sequence[Type], Node], None]
+"""Reads a graph attribute into an empty region, given the types that the operator hands in."""
+
+
+class NodeMaker:
+    """Makes the nodes of one graph and keeps what the file declares of their values."""
+
+    def __init__(
+        self, builder: Builder, semantics: Semantics, dims: DimReader, fill_region: FillRegion
+    ) -> None:
+        self.builder = builder
+        self.semantics = semantics
+        self.dims = dims
+        self.fill_region = fill_region
+        self.declared: dict[Value, Type] = {}
+        self.known: set[str] = set()
+        self.newest = CANONICAL_OPSET
+
+    def make(
+        self,
+        scope: Scope,
+        proto: onnx.NodeProto,
+        label: str,
+        inputs: list[Value | None],
+        outputs: list[str],
+        attrs: dict[str, Attr],
+        graphs: Mapping[str, Binding],
+        version: int | None,
+    ) -> list[Value]:
+        """The values for the outputs of a node; ``version`` is that of its operator, None if unknown."""
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        names = [scope.value_name(name) for name in outputs]
+        if version is None or not upgrade.is_needed(proto.op_type, version):
+            node = self.node(scope, proto, proto.op_type, domain, inputs, names, attrs, graphs, label)
+            if version is not None and version > CANONICAL_OPSET and not upgrade.fits_canonical(node):
+                self.newest = max(self.newest, version)
+            return node.outputs
+        emitter = _Emitter(self, scope, proto, label)
+        legacy = Legacy(proto.op_type, label, version, inputs, names, attrs, emitter, graphs=tuple(graphs))
+        upgrade.upgrade(legacy)
+        if legacy.replacement is not None:
+            return legacy.replacement
+        own = [f"{name}_raw" for name in names] if legacy.finish else legacy.outputs
+        node = self.node(scope, proto, legacy.op, domain, legacy.inputs, own, legacy.attrs, graphs, label)
+        return legacy.finish(node.outputs, names) if legacy.finish else node.outputs
+
+    def node(
+        self,
+        scope: Scope,
+        proto: onnx.NodeProto,
+        op: str,
+        domain: str,
+        inputs: Sequence[Value | None],
+        names: Sequence[str],
+        attrs: Mapping[str, Attr],
+        graphs: Mapping[str, Binding],
+        label: str,
+    ) -> Node:
+        """A node as it stands, with its regions and types."""
+        unknown = UnknownType()
+        node = self.builder.node(
+            op,
+            inputs,
+            [(name, unknown) for name in names],
+            attrs,
+            domain=domain,
+            name=scope.prefix + proto.name if proto.name else "",
+            region=scope.region,
+        )
+        node.doc = proto.doc_string
+        if proto.metadata_props:
+            node.metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        for attr, binding in graphs.items():
+            region = self.builder.region(node, attr, binding.proto.g.name)
+            types = region_input_types(node, len(binding.proto.g.input))
+            self.fill_region(scope, region, label, binding, types, node)
+        if graphs:
+            self._carry(node, label)
+        self.infer(node, label)
+        return node
+
+    def infer(self, node: Node, label: str) -> None:
+        """Types of the outputs, from the operator.
+
+        Raises:
+            ModelError: the inputs don't fit it.
+        """
+        try:
+            types = self.semantics.infer(node)
+        except TypeInferenceError as error:
+            raise ModelError(
+                f"{label}: {error.message}", hint=error.hint or "the model is not valid"
+            ) from error
+        for value, type in zip(node.outputs, types, strict=False):
+            value.type = type
+
+    def settle(self, scope: Scope, name: str, value: Value, label: str) -> None:
+        """Brings together what the file says of a new value and what its operator says."""
+        info = scope.declared.get(name)
+        if info is None:
+            if scope.annotations:
+                scope.describe(value, name, None)
+            return
+        scope.describe(value, name, info)
+        if not info.HasField("type") or value.producer is None:
+            return
+        declared = self.dims.type(info.type, name)
+        self.declared[value] = declared
+        value.type, conflict = settle(declared, value.type, self.known, self.dims.anonymous)
+        if conflict:
+            log.warning(
+                '%s: "%s" is declared %s, its operator gives another %s: %s',
+                label, name, declared, conflict, value.type,
+            )  # fmt: skip
+
+    # --- bodies of loops ----------------------------------------------------------------------
+
+    def _carry(self, node: Node, label: str) -> None:
+        for region in node.regions.values():
+            own: set[Dim] = set()
+            while generalise(node, region, own, self.dims.fresh):
+                for value in region.inputs:
+                    value.type = self._settled(value, value.type)
+                self._infer_again(region, label)
+
+    def _infer_again(self, region: Region, label: str) -> None:
+        for node in region:
+            for inner in node.regions.values():
+                types = region_input_types(node, len(inner.inputs))
+                for value, type in zip(inner.inputs, types, strict=True):
+                    value.type = self._settled(value, type)
+                self._infer_again(inner, label)
+            if node.regions:
+                self._carry(node, node.label)
+            self.infer(node, node.label)
+            for value in node.outputs:
+                value.type = self._settled(value, value.type)
+
+    def _settled(self, value: Value, type: Type) -> Type:
+        declared = self.declared.get(value)
+        if declared is None:
+            return type
+        return settle(declared, type, self.known, self.dims.anonymous)[0]
+
+
+class _Emitter:
+    """Makes the nodes that an adapter asks for, at one place of the graph."""
+
+    def __init__(self, maker: NodeMaker, scope: Scope, proto: onnx.NodeProto, label: str) -> None:
+        self._maker = maker
+        self._scope = scope
+        self._proto = proto
+        self._label = label
+
+    def emit(
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        attrs: Mapping[str, Attr] | None = None,
+        *,
+        outputs: Sequence[str] = (),
+    ) -> list[Value]:
+        hint = next((name for name in self._proto.output if name), op.lower())
+        names = outputs or [f"{self._scope.value_name(hint)}_{op.lower()}"]
+        node = self._maker.node(self._scope, self._proto, op, "", inputs, names, attrs or {}, {}, self._label)
+        return node.outputs
+
+    def constant(self, data: Array, hint: str) -> Value:
+        return self._maker.builder.constant(Tensor.of(data), hint)

@@ -1,0 +1,93 @@
+"""Brings nodes of older opsets to the canonical one: one adapter per operator and version step."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+from graphopt.ir.graph import CANONICAL_OPSET, Node
+from graphopt.ir.types import DType, OptionalType, SequenceType, SparseTensorType, TensorType, Type
+from graphopt.onnx_io.schemas import schema, versions
+from graphopt.onnx_io.upgrade.legacy import Legacy
+from graphopt.onnx_io.upgrade.table import ADAPTERS
+
+__all__ = ["fits_canonical", "is_needed", "next_version", "upgrade"]
+
+Adapter = Callable[[Legacy], None]
+
+
+def next_version(op: str, version: int) -> int | None:
+    """The version of ``op`` that follows ``version``, up to the canonical opset."""
+    return next((step for step in versions(op) if step > version), None)
+
+
+@functools.cache
+def is_needed(op: str, version: int) -> bool:
+    """Whether any step from ``version`` of ``op`` to the canonical opset has an adapter."""
+    return any(step > version and (op, step) in ADAPTERS for step in versions(op))
+
+
+def upgrade(node: Legacy) -> None:
+    """Applies the adapters that ``node`` needs, in order of version.
+
+    Raises:
+        ModelError: the old form can't be written in the canonical opset.
+    """
+    while node.replacement is None:
+        step = next_version(node.op, node.version)
+        if step is None:
+            return
+        adapter = ADAPTERS.get((node.op, step))
+        if adapter is not None:
+            adapter(node)
+        node.version = step
+
+
+def fits_canonical(node: Node) -> bool:
+    """Whether a node of an operator that changed after the canonical opset means the same there.
+
+    Changes after it added element types, attributes and inputs; a node that uses none of them
+    is the same in both.
+    """
+    found = schema(node.op, node.domain, CANONICAL_OPSET)
+    if found is None or not all(name in found.attributes for name in (*node.attrs, *node.regions)):
+        return False
+    if len(node.inputs) > found.max_input or len(node.outputs) > found.max_output:
+        return False
+    constraints = {item.type_param_str: frozenset(item.allowed_type_strs) for item in found.type_constraints}
+    for formals, values in ((found.inputs, node.inputs), (found.outputs, node.outputs)):
+        for index, value in enumerate(values):
+            if value is None:
+                continue
+            formal = formals[min(index, len(formals) - 1)]
+            text = type_text(value.type)
+            if text is not None and text not in constraints.get(formal.type_str, {formal.type_str}):
+                return False
+    return True
+
+
+def type_text(type: Type) -> str | None:
+    """How schemas write ``type``, e.g. ``seq(tensor(float))``; None where it is not known."""
+    match type:
+        case TensorType(dtype=DType() as dtype):
+            return f"tensor({_ONNX_NAMES.get(dtype, dtype.text)})"
+        case SparseTensorType(dtype=DType() as dtype):
+            return f"sparse_tensor({_ONNX_NAMES.get(dtype, dtype.text)})"
+        case SequenceType(elem=elem):
+            inner = type_text(elem)
+            return inner and f"seq({inner})"
+        case OptionalType(elem=elem):
+            inner = type_text(elem)
+            return inner and f"optional({inner})"
+    return None
+
+
+_ONNX_NAMES = {
+    DType.F32: "float", DType.F64: "double", DType.F16: "float16", DType.BF16: "bfloat16",
+    DType.U8: "uint8", DType.U16: "uint16", DType.U32: "uint32", DType.U64: "uint64",
+    DType.I8: "int8", DType.I16: "int16", DType.I32: "int32", DType.I64: "int64",
+    DType.STR: "string", DType.C64: "complex64", DType.C128: "complex128",
+    DType.F8E4M3FN: "float8e4m3fn", DType.F8E4M3FNUZ: "float8e4m3fnuz",
+    DType.F8E5M2: "float8e5m2", DType.F8E5M2FNUZ: "float8e5m2fnuz", DType.F8E8M0: "float8e8m0",
+    DType.U4: "uint4", DType.I4: "int4", DType.F4E2M1: "float4e2m1", DType.U2: "uint2", DType.I2: "int2",
+}  # fmt: skip
