@@ -11,6 +11,7 @@ from graphopt.ops import (  # noqa: F401 - each registers its operators
     generation,
     indexing,
     matmul,
+    microsoft,
     movement,
     normalization,
     others,

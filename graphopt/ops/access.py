@@ -13,6 +13,9 @@ from graphopt.ir.types import DType, QuantScheme, TensorType, UnknownType
 ANY = TensorType(None, None)
 """A tensor of which nothing is known."""
 
+MAX_RANK = 64
+"""Shapes that are said to have more dimensions count as unknown: they come from damaged models."""
+
 
 def fail(node: Node, index: int, expected: str) -> TypeInferenceError:
     """The error that input ``index`` of ``node`` is not what is ``expected``."""
@@ -61,6 +64,17 @@ def rank_of(node: Node, index: int, rank: int) -> Shape | None:
     if shape is not None and len(shape) != rank:
         raise fail(node, index, f"a tensor of rank {rank}")
     return shape
+
+
+def static_length(node: Node, index: int) -> int | None:
+    """Number of elements of input ``index``, a vector that stands for a shape or axes; None if unknown.
+
+    Raises:
+        TypeInferenceError: it is no vector.
+    """
+    shape = rank_of(node, index, 1)
+    length = None if shape is None else shape[0]
+    return length if isinstance(length, int) and length <= MAX_RANK else None
 
 
 def same_dtype(node: Node, indices: Sequence[int]) -> DType | None:

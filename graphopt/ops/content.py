@@ -149,8 +149,7 @@ def _shape(_: _Reader, node: Node, __: int) -> Content | None:
     if shape is None:
         return None
     start, end = node.attrs.get("start", 0), node.attrs.get("end")
-    assert isinstance(start, int) and (end is None or isinstance(end, int))
-    return shape[start:end]
+    return shape[start:end] if isinstance(start, int) and isinstance(end, int | None) else None
 
 
 def _size(_: _Reader, node: Node, __: int) -> Content | None:
@@ -169,7 +168,7 @@ def _same(reader: _Reader, node: Node, depth: int) -> Content | None:
 
 def _cast(reader: _Reader, node: Node, depth: int) -> Content | None:
     content = reader.input(node, 0, depth)
-    target = node.output.tensor.dtype
+    target = node.outputs[0].tensor.dtype
     if content is None or target is None:
         return None
     if target is DType.BOOL:
@@ -233,8 +232,9 @@ def _range(reader: _Reader, node: Node, depth: int) -> Content | None:
     if any(end is None or len(end) != 1 for end in ends):
         return None
     (start,), (limit,), (delta,) = (end for end in ends if end is not None)
-    items = range(start, limit, delta) if delta else range(0)
-    return tuple(items) if delta and len(items) <= MAX_ELEMENTS else None
+    if not delta or (limit - start) // delta > MAX_ELEMENTS:
+        return None
+    return tuple(range(start, limit, delta))
 
 
 def _constant_of_shape(reader: _Reader, node: Node, depth: int) -> Content | None:

@@ -54,7 +54,7 @@ def _region(node: Node, name: str) -> Region:
     return node.regions[name]
 
 
-@declare(Kind.HEAVY, FUSED_OP, domain=FUSED_DOMAIN)
+@declare(Kind.OTHER, FUSED_OP, domain=FUSED_DOMAIN)
 def fused(node: Node) -> list[Type]:
     """Types of the body's outputs."""
     return [value.type for value in _region(node, "body").outputs]

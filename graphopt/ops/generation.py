@@ -16,6 +16,7 @@ from graphopt.ops.access import (
     integers,
     rank_of,
     same_dtype,
+    static_length,
     tensor,
     tensor_attr,
     value_of,
@@ -56,8 +57,7 @@ def constant_of_shape(node: Node) -> list[Type]:
 def _held_shape(node: Node, index: int) -> Shape | None:
     content = partial_content(value_of(node, index))
     if content is None:
-        length = rank_of(node, index, 1)
-        return fresh_shape(node, 0, length[0]) if length is not None and isinstance(length[0], int) else None
+        return fresh_shape(node, 0, static_length(node, index))
     if any(isinstance(dim, int) and dim < 0 for dim in content):
         raise fail(node, index, "sizes ≥ 0")
     return tuple(fresh(node, 0, i) if dim is None else dim for i, dim in enumerate(content))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from graphopt.ir.dims import Dim, Shape, floordiv, product
+from graphopt.ir.dims import Dim, Shape, ceildiv, floordiv, product
 from graphopt.ir.graph import Node
-from graphopt.ir.types import TensorType, Type
+from graphopt.ir.types import DType, TensorType, Type
 from graphopt.ops.access import (
     axis,
     bad_attr,
@@ -18,6 +18,7 @@ from graphopt.ops.access import (
     moved_quant,
     rank_of,
     same_dtype,
+    static_length,
     tensor,
     value_of,
 )
@@ -28,16 +29,6 @@ from graphopt.ops.shapes import UNBOUNDED, broadcast_dim, reshape, slice_dim
 
 def _moved(x: TensorType, shape: Shape | None) -> TensorType:
     return TensorType(x.dtype, shape, moved_quant(x))
-
-
-def static_length(node: Node, index: int) -> int | None:
-    """Number of elements of input ``index``, a vector, when its type says it.
-
-    Raises:
-        TypeInferenceError: it is no vector.
-    """
-    shape = rank_of(node, index, 1)
-    return shape[0] if shape is not None and isinstance(shape[0], int) else None
 
 
 def axes_of(node: Node, index: int) -> tuple[int, ...] | None:
@@ -197,12 +188,18 @@ def split(node: Node) -> list[Type]:
             raise fail(node, 1, f"sizes that add up to {size}")
     else:
         parts = integer(node, "num_outputs", count)
-        chunk = -floordiv(-size, parts)
-        sizes = [chunk] * (count - 1) + [size - chunk * (count - 1)]
-        exact = size - floordiv(size, parts) * parts
-        if exact == 0:
-            sizes = [chunk] * count
+        sizes = _equal_parts(size, parts, count)
     return [_moved(x, (*x.shape[:at], dim, *x.shape[at + 1 :])) for dim in sizes]
+
+
+def _equal_parts(size: Dim, parts: int, count: int) -> list[Dim]:
+    """Sizes of ``count`` of ``parts`` equal pieces; the last is smaller when nothing else fits."""
+    chunk = ceildiv(size, parts)
+    if isinstance(size, int) and isinstance(chunk, int):
+        return [max(min(chunk, size - i * chunk), 0) for i in range(count)]
+    if floordiv(size, parts) == chunk:
+        return [chunk] * count
+    return [chunk] * (count - 1) + [size - chunk * (count - 1)]
 
 
 @declare(Kind.MOVEMENT, "Slice")
@@ -374,8 +371,6 @@ def compress(node: Node) -> list[Type]:
 @declare(Kind.OTHER, "Shape", "Size")
 def shape_size(node: Node) -> list[Type]:
     """An i64 vector of the dimensions from ``start`` to ``end``, or the number of elements."""
-    from graphopt.ir.types import DType
-
     x = tensor(node, 0)
     if node.op == "Size":
         return [TensorType(DType.I64, ())]

@@ -12,5 +12,6 @@ declare(
 )  # fmt: skip
 
 # Newer than the canonical opset: kept as they are.
-declare(Kind.HEAVY, "LinearAttention", "FlexAttention", "CausalConvWithState")
+declare(Kind.HEAVY, "LinearAttention", "CausalConvWithState")
+declare(Kind.HEAVY, "FlexAttention", domain="ai.onnx.preview")
 declare(Kind.ELEMENTWISE, "SwiGLU")

@@ -168,9 +168,9 @@ def _types(node: Node, signature: Signature) -> str | None:
         if actual is None or (actual in allowed and bound.setdefault(variable, actual) == actual):
             continue
         if actual not in allowed:
-            return f'input {index} ("{name}") is {value.type}, which the operator does not take'
+            return f'input {index} ("{name}") is {actual}, which the operator does not take'
         if index < last or not _heterogeneous(node):
-            return f'input {index} ("{name}") is {value.type}, but another input of type {variable} is {bound[variable]}'
+            return f'input {index} ("{name}") is {actual}, but another input of type {variable} is {bound[variable]}'
     return None
 
 

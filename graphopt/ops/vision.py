@@ -17,6 +17,7 @@ from graphopt.ops.access import (
     fresh_shape,
     integers,
     rank_of,
+    static_length,
     tensor,
     text,
     value_of,
@@ -112,9 +113,7 @@ def affine_grid(node: Node) -> list[Type]:
     theta = tensor(node, 0)
     size = symbolic_content(value_of(node, 1))
     if size is None:
-        length = rank_of(node, 1, 1)
-        known = length[0] if length is not None and isinstance(length[0], int) else None
-        return [TensorType(theta.dtype, fresh_shape(node, 0, known))]
+        return [TensorType(theta.dtype, fresh_shape(node, 0, static_length(node, 1)))]
     return [TensorType(theta.dtype, (size[0], *size[2:], len(size) - 2))]
 
 
@@ -124,10 +123,10 @@ def col2im(node: Node) -> list[Type]:
     shape = rank_of(node, 0, 3)
     image, block = (partial_content(value_of(node, i)) for i in (1, 2))
     if image is None:
-        length = rank_of(node, 1, 1)
-        if length is None or not isinstance(length[0], int):
+        length = static_length(node, 1)
+        if length is None:
             return [TensorType(tensor(node, 0).dtype, None)]
-        image = (None,) * length[0]
+        image = (None,) * length
     known = [dim for dim in block or () if dim is not None]
     channels = fresh(node, 0, 1)
     if shape is not None and block is not None and len(known) == len(block):
