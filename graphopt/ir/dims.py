@@ -218,8 +218,21 @@ def _extremum(op: str, pick: Callable[[int, int], int], a: Dim, b: Dim) -> Dim:
     difference = a - b
     if isinstance(difference, int):
         return a if pick(difference, 0) == difference else b
+    absorbed = _absorbed(op, a, b) or _absorbed(op, b, a)
+    if absorbed is not None:
+        return absorbed
     low, high = sorted((a, b), key=str)
     return _atom(op, low, high)
+
+
+def _absorbed(op: str, a: Dim, b: Dim) -> Dim | None:
+    """What is left when ``a`` is an extremum that has ``b`` in it: ``max(min(x, b), b)`` is ``b``."""
+    if not isinstance(a, SymDim) or len(a.terms) != 1:
+        return None
+    (monomial, factor) = a.terms[0]
+    if factor != 1 or len(monomial) != 1 or monomial[0].op not in ("min", "max") or b not in monomial[0].args:
+        return None
+    return a if monomial[0].op == op else b
 
 
 def minimum(a: Dim, b: Dim) -> Dim:

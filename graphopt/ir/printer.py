@@ -14,13 +14,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from graphopt.errors import TextError
 from graphopt.ir.graph import Attr, Graph, Node, RefAttr, Region, TypeAttr, Value
 from graphopt.ir.literals import (
     NAME,
-    WORD,
     format_data,
     format_float,
     format_name,
@@ -53,10 +52,14 @@ def print_node(node: Node) -> str:
 
 
 class Printer:
-    """Collects lines; :attr:`places` says at which line each node begins (from 0)."""
+    """Collects lines; :attr:`places` says at which line each node begins (from 0).
 
-    def __init__(self, sidecar: Sidecar | None) -> None:
+    ``lenient``: attributes of a kind that does not exist are shown somehow, for messages about them.
+    """
+
+    def __init__(self, sidecar: Sidecar | None, *, lenient: bool = False) -> None:
         self.sidecar = sidecar
+        self.lenient = lenient
         self.lines: list[str] = []
         self.places: dict[Node, int] = {}
         self._types: dict[Type, str] = {}
@@ -169,6 +172,8 @@ class Printer:
                 return f"ref({quote(value.name)}, {quote(value.kind)})"
             case tuple():
                 return f"[{', '.join(map(self.attr, value))}]"
+        if self.lenient:
+            return f"<{type(value).__name__}>"
         raise TextError(f"an attribute can't hold a {type(value).__name__}: {value!r}")
 
 
@@ -180,23 +185,17 @@ def _about(metadata: Mapping[str, str], doc: str) -> str:
     return text
 
 
-def excerpt(graph: Graph, nodes: Iterable[Node], *, around: int = 2, mark: str = ">") -> str:
-    """The lines of the graph around ``nodes``, those of the nodes themselves marked.
-
-    Nodes that are not in the graph any more are left out.
-    """
-    printer = Printer(None)
-    wanted: Sequence[Node] = list(dict.fromkeys(nodes))
-    blocks = []
-    for node in wanted:
+def excerpt(nodes: Iterable[Node], *, around: int = 2, mark: str = ">") -> str:
+    """The first lines of ``nodes``, marked, with the lines before and after each."""
+    printer = Printer(None, lenient=True)
+    lines: list[str] = []
+    for node in dict.fromkeys(nodes):
         before, after = _neighbours(node, around)
         for neighbour in (*before, node, *after):
             start = len(printer.lines)
             printer.node(neighbour, 0)
-            head = printer.lines[start]
-            del printer.lines[start:]
-            blocks.append(f"{mark if neighbour is node else ' '} {head}")
-    return "\n".join(blocks)
+            lines.append(f"{mark if neighbour is node else ' '} {printer.lines[start]}")
+    return "\n".join(lines)
 
 
 def _neighbours(node: Node, around: int) -> tuple[list[Node], list[Node]]:
@@ -211,6 +210,3 @@ def _neighbours(node: Node, around: int) -> tuple[list[Node], list[Node]]:
         after.append(at)
         at = at._next
     return before, after
-
-
-__all__ = ["FORMAT", "WORD", "Printer", "excerpt", "print_graph", "print_node"]

@@ -59,7 +59,7 @@ class Pipeline:
                 graph before and after in ONNX Runtime; ``"off"``: nothing.
             fuel: rewrites allowed in all; passes end quietly when it is spent.
             dump_dir: where to write the graph after each pass as ``003_name.gir``.
-            instruments: hear of every pass, after the built-in ones.
+            instruments: hear of every pass, before it first and after it last.
             progress: called with (index, number of passes, name) before each pass.
             semantics: knowledge of operators, by default that of ``graphopt.ops``.
 

@@ -12,8 +12,11 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.rewriter import OutOfFuel, Rewriter
 from graphopt.ir.semantics import Semantics
 from graphopt.pipeline.base import Context, Pass
+from graphopt.pipeline.dump import Dump
 from graphopt.pipeline.instruments import Instrument, PassRun, Timing
+from graphopt.pipeline.numeric import NumericVerifier
 from graphopt.pipeline.report import PassRow, Report
+from graphopt.pipeline.structure import StructureVerifier
 from graphopt.rewrite import RuleStats
 
 if TYPE_CHECKING:
@@ -42,7 +45,15 @@ class Runner:
         self.graph = graph
         self.context = context
         self.semantics = semantics
-        self.instruments: list[Instrument] = [Timing(), *instruments]
+        # Before a pass they hear in this order, after it in reverse: the clock is next to the pass.
+        self.instruments: list[Instrument] = [*instruments]
+        if verify == "numeric":
+            self.instruments.append(NumericVerifier())
+        if dump_dir is not None:
+            self.instruments.append(Dump(dump_dir))
+        if verify != "off":
+            self.instruments.append(StructureVerifier(semantics))
+        self.instruments.append(Timing())
 
     def run(self, fuel: int | None, progress: Progress | None) -> Report:
         """Runs all passes."""
@@ -68,23 +79,31 @@ class Runner:
         self.context.stats, self.context.notes = row.rules, row.notes = RuleStats(), {}
         rewriter = Rewriter(self.graph, self.semantics, fuel=fuel)
         run = PassRun(pass_, self.graph, rewriter, self.context, row)
-        for instrument in self.instruments:
-            instrument.before(run)
         try:
-            pass_.run(rewriter, self.context)
-        except OutOfFuel:
-            row.out_of_fuel = True
+            for instrument in self.instruments:
+                instrument.before(run)
+            self._apply(run)
+            for instrument in reversed(self.instruments):
+                instrument.after(run)
         except GraphoptError as error:
             error.message = f'pass "{pass_.name}": {error.message}'
             raise
+        return row
+
+    def _apply(self, run: PassRun) -> None:
+        try:
+            run.pass_.run(run.rewriter, run.context)
+        except OutOfFuel:
+            run.row.out_of_fuel = True
+        except GraphoptError as error:
+            if 'rule "' not in error.message:
+                error.message = _place(run.rewriter) + error.message
+            raise
         except Exception as error:
             raise PassError(
-                f'pass "{pass_.name}"{_place(rewriter)} failed: {type(error).__name__}: {error}',
+                f"{_place(run.rewriter)}{type(error).__name__}: {error}",
                 hint="this is a fault of the pass, not of the model",
             ) from error
-        for instrument in self.instruments:
-            instrument.after(run)
-        return row
 
 
 def _place(rewriter: Rewriter) -> str:
@@ -92,4 +111,4 @@ def _place(rewriter: Rewriter) -> str:
     if failed is None:
         return ""
     at = f" at {failed.root.label}" if failed.root is not None else ""
-    return f', rule "{failed.rule}"{at},'
+    return f'rule "{failed.rule}" failed{at}: '
