@@ -204,13 +204,14 @@ def _simplify_target(rewriter: Rewriter, node: Node) -> None:
     dtype = operand.tensor.dtype or DType.I64
     with rewriter.rewrite(f"constant-{node.op.lower()}", node):
         rewriter.set_input(node, index, rewriter.constant(np.array(target, dtype.numpy)))
+        rewriter.set_attr(node, "allowzero", None)
         if operand.producer is not None:
             _erase_chain(rewriter, operand.producer)
 
 
 def _reshape_target(node: Node, content: Sequence[Dim]) -> list[int] | None:
     source = node.inputs[0].tensor.shape if node.inputs[0] is not None else None
-    if 0 in content or node.attrs.get("allowzero", 0):
+    if node.attrs.get("allowzero", 0) and 0 in content:
         return None
     target: list[int] = []
     for axis, dim in enumerate(content):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from graphopt.ir.dims import product
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.types import TensorType
@@ -111,6 +112,24 @@ def _as_reshape(rewriter: Rewriter, match: Match) -> Value:
     return rewriter.create("Reshape", [match["x"], rewriter.constant(target)]).output
 
 
+def _merges_batch(match: Match) -> Refusal | None:
+    """Whether x[a.., m, n] is merged to [k, m, n], its last axes are swapped, and it is split to [a.., n, m]."""
+    shape, merged = match["x"].tensor.shape, match.node("merge").output.tensor.shape
+    split = match.root.output.tensor.shape
+    if shape is None or merged is None or split is None or len(merged) != 3 or len(shape) < 3:
+        return refuse("a shape around {} is unknown", match.root)
+    batch, rows, columns = shape[:-2], shape[-2], shape[-1]
+    if merged != (product(batch), rows, columns) or split != (*batch, columns, rows):
+        return refuse("{} does more than split what was merged", match.root)
+    return None
+
+
+def _swap_last(rewriter: Rewriter, match: Match) -> Value:
+    rank = len(match["x"].tensor.shape or ())
+    perm = (*range(rank - 2), rank - 1, rank - 2)
+    return rewriter.create("Transpose", [match["x"]], {"perm": perm}).output
+
+
 _x = var("x")
 _reshaped = op(RESHAPING, _x, ..., shared=True)
 
@@ -126,6 +145,16 @@ VIEW_RULES = (
         _known_permutations,
     ),
     Rule("transpose-of-ones", op("Transpose", _x), _as_reshape, _only_moves_ones),
+    Rule(
+        "transpose-of-merged-batch",
+        op(
+            "Reshape",
+            op("Transpose", op("Reshape", _x, ..., name="merge"), attrs={"perm": (0, 2, 1)}),
+            ...,
+        ),
+        _swap_last,
+        _merges_batch,
+    ),
     Rule("reshaped-back", one_of(op(RESHAPING, _reshaped, ...)), _take_x, _keeps_shape),
     Rule("reshape-of-reshape", op("Reshape", _reshaped, var("target")), _reshape_once, _target_stands_alone),
 )
