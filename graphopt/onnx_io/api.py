@@ -59,7 +59,7 @@ def _import(
 
 def _parse(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if isinstance(model, onnx.ModelProto):
         return model
@@ -133,10 +133,10 @@ def to_proto(graph: Graph, *, inline: bool = True) -> onnx.ModelProto:
 
 def to_onnx_ir(graph: Graph, *, inline: bool = True) -> onnx_ir.Model:
     """The model for onnx_ir; data that lies on disk stays there."""
-    from graphopt.onnx_io.exporter import Exporter
+    from graphopt.onnx_io.to_ir import to_ir_model
 
     with _no_gc():
-        return Exporter(graph, inline=inline).run()
+        return to_ir_model(graph, inline=inline)
 
 
 def from_onnx_ir(model: onnx_ir.Model) -> Graph:

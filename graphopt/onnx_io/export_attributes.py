@@ -1,71 +1,78 @@
-"""Attributes of nodes to onnx_ir."""
+"""Attributes of nodes to ONNX protos."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import onnx_ir
+import onnx
 
 from graphopt.errors import ModelError
 from graphopt.ir.graph import CANONICAL_OPSET, Attr, Node, RefAttr, TypeAttr
 from graphopt.ir.tensor import Tensor
-from graphopt.onnx_io.export_tensors import to_ir_tensor
+from graphopt.onnx_io.export_tensors import fill_tensor
+from graphopt.onnx_io.export_types import type_proto
 from graphopt.onnx_io.schemas import schema
-from graphopt.onnx_io.types import to_ir_type
 
-_KIND = onnx_ir.AttributeType
+_KIND = onnx.AttributeProto
 
 
-def to_ir_attribute(node: Node, name: str, value: Attr) -> onnx_ir.Attr:
-    """One attribute of ``node``.
+def fill_attribute(proto: onnx.AttributeProto, node: Node, value: Attr) -> None:
+    """Writes one attribute of ``node``; ``proto`` has its name already.
 
     Raises:
         ModelError: ONNX has no attribute of this kind.
     """
     match value:
-        case int():
-            return onnx_ir.AttrInt64(name, int(value))
-        case float():
-            return onnx_ir.AttrFloat32(name, value)
-        case str():
-            return onnx_ir.AttrString(name, value)
-        case bytes():
-            return onnx_ir.Attr(name, _KIND.STRING, value)
-        case Tensor():
-            return onnx_ir.AttrTensor(name, to_ir_tensor(value, ""))
-        case TypeAttr(type=type):
-            return onnx_ir.AttrTypeProto(name, onnx_ir.TypeAndShape(*to_ir_type(type)))
         case RefAttr():
-            return onnx_ir.RefAttr(name, value.name, _KIND[value.kind])
+            proto.ref_attr_name, proto.type = value.name, _KIND.AttributeType.Value(value.kind)
+        case TypeAttr():
+            proto.type = _KIND.TYPE_PROTO
+            proto.tp.CopyFrom(type_proto(value.type) or onnx.TypeProto())
+        case int():
+            proto.i, proto.type = value, _KIND.INT
+        case float():
+            proto.f, proto.type = value, _KIND.FLOAT
+        case str() | bytes():
+            proto.s, proto.type = _encoded(value), _KIND.STRING
+        case Tensor():
+            proto.type = _KIND.TENSOR
+            fill_tensor(proto.t, value, "")
         case tuple():
-            return _list(node, name, value)
-    raise ModelError(f'{node.label}: attribute "{name}" has a value of type {type(value).__name__}')
+            _fill_list(proto, node, value)
+        case _:
+            raise ModelError(f'{node.label}: attribute "{proto.name}" has a value of {type(value).__name__}')
 
 
-def _list(node: Node, name: str, items: tuple[object, ...]) -> onnx_ir.Attr:
+def _fill_list(proto: onnx.AttributeProto, node: Node, items: tuple[Any, ...]) -> None:
     if not items:
-        return onnx_ir.Attr(name, _declared_kind(node, name), [])
-    first = items[0]
-    if all(isinstance(item, int) for item in items):
-        return onnx_ir.AttrInt64s(name, items)  # type: ignore[arg-type]
-    if all(isinstance(item, int | float) for item in items):
-        return onnx_ir.AttrFloat32s(name, items)  # type: ignore[arg-type]
-    if all(isinstance(item, str) for item in items):
-        return onnx_ir.AttrStrings(name, items)  # type: ignore[arg-type]
-    if all(isinstance(item, Tensor) for item in items):
-        tensors = [to_ir_tensor(item, "") for item in items if isinstance(item, Tensor)]
-        return onnx_ir.AttrTensors(name, tensors)
-    if all(isinstance(item, TypeAttr) for item in items):
-        types = [onnx_ir.TypeAndShape(*to_ir_type(i.type)) for i in items if isinstance(i, TypeAttr)]
-        return onnx_ir.AttrTypeProtos(name, types)
-    raise ModelError(
-        f'{node.label}: attribute "{name}" is a list of {type(first).__name__}, which ONNX can\'t hold'
-    )
+        proto.type = _declared_kind(node, proto.name)
+    elif all(isinstance(item, TypeAttr) for item in items):
+        proto.type = _KIND.TYPE_PROTOS
+        proto.type_protos.extend(type_proto(item.type) or onnx.TypeProto() for item in items)
+    elif all(isinstance(item, int) for item in items):
+        proto.type = _KIND.INTS
+        proto.ints.extend(items)
+    elif all(isinstance(item, int | float) for item in items):
+        proto.type = _KIND.FLOATS
+        proto.floats.extend(items)
+    elif all(isinstance(item, str | bytes) for item in items):
+        proto.type = _KIND.STRINGS
+        proto.strings.extend(_encoded(item) for item in items)
+    elif all(isinstance(item, Tensor) for item in items):
+        proto.type = _KIND.TENSORS
+        for item in items:
+            fill_tensor(proto.tensors.add(), item, "")
+    else:
+        raise ModelError(f'{node.label}: attribute "{proto.name}" is a list of mixed kinds')
 
 
-def _declared_kind(node: Node, name: str) -> Any:
+def _declared_kind(node: Node, name: str) -> int:
     """The kind of an empty list, by the operator's schema; integers where it is unknown."""
-    found = schema(node.op, node.domain, CANONICAL_OPSET if not node.domain else 2**31 - 1)
+    found = schema(node.op, node.domain, 2**31 - 1 if node.domain else CANONICAL_OPSET)
     if found is None or name not in found.attributes:
-        return _KIND.INTS
-    return _KIND[found.attributes[name].type.name]
+        return int(_KIND.INTS)
+    return int(_KIND.AttributeType.Value(found.attributes[name].type.name))
+
+
+def _encoded(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()

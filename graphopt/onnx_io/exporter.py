@@ -1,27 +1,27 @@
-"""A graph to an onnx_ir model: plain ONNX, or with fused nodes as functions of the model."""
+"""A graph to ONNX protos: plain ONNX, or with fused nodes as functions of the model."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Mapping, MutableSequence, Sequence
 
-import onnx_ir
+import onnx
 
 from graphopt.ir.graph import CANONICAL_OPSET, FUSED_DOMAIN, Graph, Node, Region, Value
 from graphopt.ir.tensor import Tensor
-from graphopt.onnx_io.export_attributes import to_ir_attribute
-from graphopt.onnx_io.export_tensors import to_ir_tensor
+from graphopt.ir.types import Type
+from graphopt.onnx_io.export_attributes import fill_attribute
+from graphopt.onnx_io.export_types import type_proto
 from graphopt.onnx_io.schemas import schema
 from graphopt.onnx_io.scope import QUANTIZATION_KEY
-from graphopt.onnx_io.types import to_ir_type
 
 IR_VERSION = 13
-_QUANTIZATION_META = "quant_parameter_tensor_names"
 
 
 class Exporter:
-    """Writes one graph.
+    """Writes one graph, all but the data of its constants.
+
+    ``constants`` holds them after :meth:`run`, with their names in the file, in order.
 
     Args:
         graph: what to write; it does not change.
@@ -31,60 +31,52 @@ class Exporter:
     def __init__(self, graph: Graph, *, inline: bool) -> None:
         self.graph = graph
         self.inline = inline
-        self.functions: list[onnx_ir.Function] = []
-        self.constants: list[tuple[onnx_ir.Value, Tensor]] = []
-        self._values: dict[Value, onnx_ir.Value] = {}
-        self._final: dict[Value, str] = {}
+        self.constants: list[tuple[str, Tensor]] = []
+        self._model = onnx.ModelProto()
+        self._names: dict[Value, str] = {}
         self._reserved: set[str] = set()
         self._counts: dict[str, int] = {}
-        self._used_domains: dict[str, None] = {}
+        self._types: dict[Type, onnx.TypeProto | None] = {}
+        self._domains: dict[str, None] = {"": None}
 
-    def run(self) -> onnx_ir.Model:
-        """The model."""
-        graph = self.graph
-        self._name_outputs()
-        inputs = [self._value(value) for value in graph.inputs]
-        nodes = list(self._nodes(graph.body))
-        outputs = self._outputs(graph.body, graph.output_names, nodes)
-        ir_graph = onnx_ir.Graph(
-            inputs,
-            outputs,
-            nodes=nodes,
-            initializers=self._initializers(inputs),
-            doc_string=graph.body.doc or None,
-            opset_imports=self._opset_imports(),
-            name=graph.name,
-            metadata_props=dict(graph.body.metadata) or None,
+    def run(self) -> onnx.ModelProto:
+        """The model without initializers."""
+        graph, model = self.graph, self._model
+        model.ir_version = IR_VERSION
+        model.producer_name, model.producer_version = graph.producer[0] or "graphopt", graph.producer[1]
+        model.domain, model.model_version, model.doc_string = (
+            graph.model_domain,
+            graph.model_version,
+            graph.doc,
         )
-        return onnx_ir.Model(
-            ir_graph,
-            ir_version=IR_VERSION,
-            producer_name=graph.producer[0] or "graphopt",
-            producer_version=graph.producer[1] or None,
-            domain=graph.model_domain or None,
-            model_version=graph.model_version or None,
-            doc_string=graph.doc or None,
-            functions=self.functions,
-            metadata_props=dict(graph.metadata) or None,
-        )
+        _fill_metadata(model, graph.metadata)
+        self._name_interface()
+        proto = model.graph
+        proto.name = graph.name
+        self._fill(proto, graph.body, graph.output_names)
+        self._add_constants(proto)
+        for domain in self._domains:
+            model.opset_import.add(domain=domain, version=graph.opset.get(domain, 1))
+        return model
 
     # --- names --------------------------------------------------------------------------------
 
-    def _name_outputs(self) -> None:
+    def _name_interface(self) -> None:
         graph = self.graph
         self._reserved.update(graph.output_names)
         self._reserved.update(value.name for value in graph.inputs)
         for value in graph.inputs:
-            self._final[value] = value.name
+            self._names[value] = value.name
         for value, name in zip(graph.outputs, graph.output_names, strict=True):
-            if value.producer is not None and value not in self._final:
-                self._final[value] = name
+            if value.producer is not None:
+                self._names.setdefault(value, name)
 
     def _name(self, value: Value) -> str:
-        final = self._final.get(value)
-        if final is not None:
-            return final
-        return self._fresh(value.name) if value.name in self._reserved else value.name
+        name = self._names.get(value)
+        if name is None:
+            name = self._fresh(value.name) if value.name in self._reserved else value.name
+            self._names[value] = name
+        return name
 
     def _fresh(self, hint: str) -> str:
         name = hint
@@ -94,170 +86,172 @@ class Exporter:
         self._reserved.add(name)
         return name
 
-    # --- values -------------------------------------------------------------------------------
+    # --- graphs -------------------------------------------------------------------------------
 
-    def _value(self, value: Value) -> onnx_ir.Value:
-        made = self._values.get(value)
-        if made is None:
-            made = self._values[value] = self._new_value(value, self._name(value))
-        return made
+    def _fill(self, proto: onnx.GraphProto, region: Region, output_names: Sequence[str] | None) -> None:
+        proto.doc_string = region.doc
+        _fill_metadata(proto, region.metadata)
+        for value in region.inputs:
+            self._describe(proto.input.add(), value, self._name(value))
+            self._annotate(proto, value)
+        self._nodes(proto.node, proto, region)
+        self._outputs(proto, region, output_names)
 
-    def _new_value(self, value: Value, name: str) -> onnx_ir.Value:
-        type, shape = to_ir_type(value.type)
-        made = onnx_ir.Value(
-            name=name,
-            type=type,
-            shape=shape,
-            doc_string=value.doc or None,
-            const_value=None if value.const is None else to_ir_tensor(value.const, name),
-        )
-        if value.const is not None:
-            self.constants.append((made, value.const))
-        if value.metadata:
-            quantization = {
-                key.removeprefix(QUANTIZATION_KEY): text
-                for key, text in value.metadata.items()
-                if key.startswith(QUANTIZATION_KEY)
-            }
-            plain = {
-                key: text for key, text in value.metadata.items() if not key.startswith(QUANTIZATION_KEY)
-            }
-            made.metadata_props.update(plain)
-            if quantization:
-                made.meta[_QUANTIZATION_META] = quantization
-        return made
+    def _outputs(self, proto: onnx.GraphProto, region: Region, names: Sequence[str] | None) -> None:
+        """What the graph gives out. A value that is no output of a node in it, or is given out
+        before, goes through an Identity."""
+        given: set[str] = set()
+        for index, value in enumerate(region.outputs):
+            name = self._name(value)
+            wanted = name if names is None else names[index]
+            is_own = value.producer is not None and value.producer.parent is region
+            is_passed_on = names is not None and value.is_input
+            if name != wanted or name in given or not (is_own or is_passed_on):
+                if names is None:
+                    wanted = self._fresh(f"{value.name}_out")
+                proto.node.add(op_type="Identity", input=[name], output=[wanted])
+            given.add(wanted)
+            self._describe(proto.output.add(), value, wanted)
 
-    def _initializers(self, inputs: Sequence[onnx_ir.Value]) -> list[onnx_ir.Value]:
-        found = [value for value in inputs if value.const_value is not None]
-        annotated = {
+    def _add_constants(self, proto: onnx.GraphProto) -> None:
+        wanted = {
             text
-            for value in self._values
+            for value in self._names
             for key, text in value.metadata.items()
             if key.startswith(QUANTIZATION_KEY)
         }
-        for value in self.graph.constants.values():
-            if value in self._values or value.name in annotated:
-                found.append(self._value(value))
-        return found
+        for value in (*self.graph.inputs, *self.graph.constants.values()):
+            if value.const is not None and (value in self._names or value.name in wanted):
+                self.constants.append((self._name(value), value.const))
+                if value.is_constant:
+                    self._describe_inner(proto, value)
 
-    def _outputs(
-        self, region: Region, names: Sequence[str] | None, nodes: list[onnx_ir.Node]
-    ) -> list[onnx_ir.Value]:
-        """The values to give out. One that is no node's output here, or is given out before, goes
-        through an Identity."""
-        found: list[onnx_ir.Value] = []
-        for index, value in enumerate(region.outputs):
-            made = self._value(value)
-            own = self._is_own(value, region)
-            wanted = names[index] if names is not None else made.name
-            if own and made.name == wanted and not any(made is other for other in found):
-                found.append(made)
-                continue
-            if names is not None and value.is_input and value.name == wanted:
-                found.append(made)
-                continue
-            name = names[index] if names is not None else self._fresh(f"{value.name}_out")
-            type, shape = to_ir_type(value.type)
-            copy = onnx_ir.Value(name=name, type=type, shape=shape)
-            nodes.append(onnx_ir.Node("", "Identity", [made], outputs=[copy], name=None))
-            found.append(copy)
-        return found
+    # --- values -------------------------------------------------------------------------------
 
-    def _is_own(self, value: Value, region: Region) -> bool:
-        """Whether ``value`` is the output of a node that is written into the graph of ``region``."""
-        producer = value.producer
-        return producer is not None and producer.parent is region
+    def _describe(self, info: onnx.ValueInfoProto, value: Value, name: str) -> None:
+        info.name = name
+        if value.doc:
+            info.doc_string = value.doc
+        if value.metadata:
+            plain = {k: text for k, text in value.metadata.items() if not k.startswith(QUANTIZATION_KEY)}
+            _fill_metadata(info, plain)
+        type = self._type(value.type)
+        if type is not None:
+            info.type.CopyFrom(type)
+
+    def _describe_inner(self, proto: onnx.GraphProto, value: Value) -> None:
+        """Type, documentation and metadata of a value that is neither input nor output."""
+        has_more = bool(value.doc or value.metadata)
+        if has_more or (value.const is None and self._type(value.type) is not None):
+            self._describe(proto.value_info.add(), value, self._name(value))
+            self._annotate(proto, value)
+
+    def _annotate(self, proto: onnx.GraphProto, value: Value) -> None:
+        entries = {k: text for k, text in value.metadata.items() if k.startswith(QUANTIZATION_KEY)}
+        if entries:
+            annotation = proto.quantization_annotation.add(tensor_name=self._name(value))
+            for key, text in entries.items():
+                annotation.quant_parameter_tensor_names.add(
+                    key=key.removeprefix(QUANTIZATION_KEY), value=text
+                )
+
+    def _type(self, type: Type) -> onnx.TypeProto | None:
+        if type not in self._types:
+            self._types[type] = type_proto(type)
+        return self._types[type]
 
     # --- nodes --------------------------------------------------------------------------------
 
-    def _nodes(self, region: Region) -> Iterator[onnx_ir.Node]:
+    def _nodes(
+        self, nodes: MutableSequence[onnx.NodeProto], infos: onnx.GraphProto | None, region: Region
+    ) -> None:
+        """Writes the nodes of ``region``; what is known of their outputs goes to ``infos``."""
         for node in region:
             if not node.is_fused:
-                yield self._node(node)
+                self._node(nodes.add(), infos, node)  # type: ignore[attr-defined]
             elif self.inline:
-                yield from self._inlined(node)
+                self._inlined(nodes, infos, node)
             else:
-                yield self._called(node)
+                self._called(nodes.add(), node)  # type: ignore[attr-defined]
+                self._describe_outputs(infos, node)
 
-    def _node(self, node: Node) -> onnx_ir.Node:
-        self._used_domains[node.domain] = None
-        attributes: list[Any] = [to_ir_attribute(node, name, value) for name, value in node.attrs.items()]
-        inputs = [None if value is None else self._value(value) for value in node.inputs]
-        outputs = self._node_outputs(node)
+    def _node(self, proto: onnx.NodeProto, infos: onnx.GraphProto | None, node: Node) -> None:
+        proto.op_type = node.op
+        if node.domain:
+            proto.domain = node.domain
+            self._domains[node.domain] = None
+        self._fill_common(proto, node)
+        proto.input.extend(["" if value is None else self._name(value) for value in node.inputs])
+        proto.output.extend(self._output_names(node))
+        for name, value in node.attrs.items():
+            fill_attribute(proto.attribute.add(name=name), node, value)
         for name, region in node.regions.items():
-            attributes.append(onnx_ir.AttrGraph(name, self._graph(region)))
-        made = onnx_ir.Node(
-            node.domain,
-            node.op,
-            inputs,
-            attributes,
-            outputs=outputs,
-            name=node.name or None,
-            doc_string=node.doc or None,
-        )
-        if node.metadata:
-            made.metadata_props.update(node.metadata)
-        return made
+            attribute = proto.attribute.add(name=name, type=onnx.AttributeProto.GRAPH)
+            attribute.g.name = region.name or name
+            self._fill(attribute.g, region, None)
+        self._describe_outputs(infos, node)
 
-    def _node_outputs(self, node: Node) -> list[onnx_ir.Value]:
-        optional = frozenset() if node.domain or len(node.outputs) < 2 else _optional_outputs(node.op)
-        made: list[onnx_ir.Value] = []
-        for index, value in enumerate(node.outputs):
-            absent = index in optional and not value.num_uses
-            made.append(onnx_ir.Value(name="") if absent else self._value(value))
-        while len(made) > 1 and made[-1].name == "":
-            made.pop()
-        return made
+    def _fill_common(self, proto: onnx.NodeProto, node: Node) -> None:
+        if node.name:
+            proto.name = node.name
+        if node.doc:
+            proto.doc_string = node.doc
+        _fill_metadata(proto, node.metadata)
 
-    def _graph(self, region: Region) -> onnx_ir.Graph:
-        inputs = [self._value(value) for value in region.inputs]
-        nodes = list(self._nodes(region))
-        outputs = self._outputs(region, None, nodes)
-        return onnx_ir.Graph(
-            inputs,
-            outputs,
-            nodes=nodes,
-            doc_string=region.doc or None,
-            name=region.name or "body",
-            metadata_props=dict(region.metadata) or None,
-        )
+    def _output_names(self, node: Node) -> list[str]:
+        if len(node.outputs) == 1:
+            return [self._name(node.outputs[0])]
+        optional = frozenset[int]() if node.domain else _optional_outputs(node.op)
+        names = [
+            "" if index in optional and not value.num_uses else self._name(value)
+            for index, value in enumerate(node.outputs)
+        ]
+        while len(names) > 1 and not names[-1]:
+            names.pop()
+        return names
 
-    def _inlined(self, node: Node) -> Iterator[onnx_ir.Node]:
+    def _describe_outputs(self, infos: onnx.GraphProto | None, node: Node) -> None:
+        for value in node.outputs:
+            if infos is not None and value in self._names and not value.is_output:
+                self._describe_inner(infos, value)
+
+    def _inlined(
+        self, nodes: MutableSequence[onnx.NodeProto], infos: onnx.GraphProto | None, node: Node
+    ) -> None:
         body = node.body
         for inner, outer in zip(body.inputs, node.inputs, strict=True):
-            assert outer is not None
-            self._values[inner] = self._value(outer)
+            self._names[inner] = "" if outer is None else self._name(outer)
         copies: list[tuple[Value, Value]] = []
         for inner, outer in zip(body.outputs, node.outputs, strict=True):
-            if self._is_own(inner, body) and inner not in self._values:
-                self._values[inner] = self._value(outer)
+            is_own = inner.producer is not None and inner.producer.parent is body
+            if is_own and inner not in self._names:
+                self._names[inner] = self._name(outer)
             else:
                 copies.append((inner, outer))
-        yield from self._nodes(body)
+        self._nodes(nodes, infos, body)
         for inner, outer in copies:
-            yield onnx_ir.Node("", "Identity", [self._value(inner)], outputs=[self._value(outer)], name=None)
+            nodes.add(op_type="Identity", input=[self._name(inner)], output=[self._name(outer)])  # type: ignore[attr-defined]
+        self._describe_outputs(infos, node)
 
-    def _called(self, node: Node) -> onnx_ir.Node:
-        name = f"fused_{len(self.functions)}"
-        graph = self._graph(node.body)
-        graph.opset_imports.update(self._opset_imports())
-        self.functions.append(onnx_ir.Function(FUSED_DOMAIN, name, graph=graph, attributes=[]))
-        self._used_domains[FUSED_DOMAIN] = None
-        return onnx_ir.Node(
-            FUSED_DOMAIN,
-            name,
-            [None if value is None else self._value(value) for value in node.inputs],
-            outputs=[self._value(value) for value in node.outputs],
-            name=node.name or None,
-            doc_string=node.doc or None,
-            metadata_props=dict(node.metadata) or None,
-        )
-
-    def _opset_imports(self) -> dict[str, int]:
-        used = {"": self.graph.opset[""]}
-        for domain in self._used_domains:
-            used.setdefault(domain, self.graph.opset.get(domain, 1))
-        return used
+    def _called(self, proto: onnx.NodeProto, node: Node) -> None:
+        name = f"fused_{len(self._model.functions)}"
+        proto.op_type, proto.domain = name, FUSED_DOMAIN
+        self._domains[FUSED_DOMAIN] = None
+        self._fill_common(proto, node)
+        proto.input.extend("" if value is None else self._name(value) for value in node.inputs)
+        proto.output.extend(self._name(value) for value in node.outputs)
+        function = self._model.functions.add(name=name, domain=FUSED_DOMAIN)
+        function.input.extend(self._name(value) for value in node.body.inputs)
+        self._nodes(function.node, None, node.body)
+        for value in node.body.outputs:
+            is_own = value.producer is not None and value.producer.parent is node.body
+            output = self._name(value)
+            if not is_own or output in function.output:
+                output = self._fresh(f"{value.name}_out")
+                function.node.add(op_type="Identity", input=[self._name(value)], output=[output])
+            function.output.append(output)
+        for domain in dict.fromkeys(inner.domain for inner in function.node):
+            function.opset_import.add(domain=domain, version=self.graph.opset.get(domain, 1))
 
 
 @functools.cache
@@ -265,3 +259,11 @@ def _optional_outputs(op: str) -> frozenset[int]:
     found = schema(op, "", CANONICAL_OPSET)
     outputs = [] if found is None else found.outputs
     return frozenset(i for i, formal in enumerate(outputs) if formal.option == formal.option.Optional)
+
+
+def _fill_metadata(
+    proto: onnx.ModelProto | onnx.GraphProto | onnx.NodeProto | onnx.ValueInfoProto,
+    entries: Mapping[str, str],
+) -> None:
+    for key, text in entries.items():
+        proto.metadata_props.add(key=key, value=text)

@@ -51,7 +51,7 @@ def to_shallow_proto(model: onnx_ir.Model) -> tuple[onnx.ModelProto, HeldTensors
                 None,
                 None,
                 tensor.dtype,
-                shape=onnx_ir.Shape(tensor.shape),
+                shape=onnx_ir.Shape(tensor.shape.numpy()),
                 name=value.name or "",
             )
         return onnx_ir.serde.serialize_model(model), held

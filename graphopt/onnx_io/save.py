@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import numpy as np
 import onnx
-import onnx_ir
 
 from graphopt.errors import ModelError
 from graphopt.ir.graph import Graph
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import DType
+from graphopt.onnx_io.export_tensors import fill_external, fill_tensor, stored_chunks
 from graphopt.onnx_io.exporter import Exporter
 from graphopt.onnx_io.external import ExternalData
 
@@ -23,7 +21,6 @@ EXTERNAL_LIMIT = 1_900_000_000
 SMALLEST_EXTERNAL = 1024
 """Constants of fewer bytes stay in the model file."""
 _ALIGNMENT = 4096
-_CHUNK = 4 << 20
 
 
 def model_proto(graph: Graph, *, inline: bool) -> onnx.ModelProto:
@@ -34,9 +31,8 @@ def model_proto(graph: Graph, *, inline: bool) -> onnx.ModelProto:
     """
     exporter = Exporter(graph, inline=inline)
     model = exporter.run()
-    _check_size(exporter.constants)
-    _bring_in(exporter.constants)
-    return onnx_ir.serde.serialize_model(model)
+    _add_data(model, exporter.constants)
+    return model
 
 
 def write_model(graph: Graph, path: Path, *, inline: bool, external: bool | None) -> None:
@@ -66,12 +62,11 @@ def write_model(graph: Graph, path: Path, *, inline: bool, external: bool | None
         if external:
             written.append(data_path)
             with temporary[data_path].open("wb") as file:
-                _write_data(constants, file, data_path)
+                _write_data(model, constants, file, data_path.name)
         else:
-            _check_size(constants)
-            _bring_in(constants)
+            _add_data(model, constants)
         written.append(path)
-        temporary[path].write_bytes(_serialized(model))
+        temporary[path].write_bytes(serialized(model))
         for target in written:
             os.replace(temporary[target], target)
     except OSError as error:
@@ -81,63 +76,43 @@ def write_model(graph: Graph, path: Path, *, inline: bool, external: bool | None
             temporary[target].unlink(missing_ok=True)
 
 
-def _serialized(model: onnx_ir.Model) -> bytes:
+def serialized(model: onnx.ModelProto) -> bytes:
+    """The bytes of a model file.
+
+    Raises:
+        ModelError: there are more than protobuf can hold.
+    """
     try:
-        return onnx_ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+        return bytes(model.SerializeToString(deterministic=True))
     except ValueError as error:
         raise ModelError(
             "the model is larger than protobuf's 2 GiB", hint="save it with its constants in a data file"
         ) from error
 
 
-def _check_size(constants: list[tuple[onnx_ir.Value, Tensor]]) -> None:
+def _add_data(model: onnx.ModelProto, constants: list[tuple[str, Tensor]]) -> None:
     size = sum(data.nbytes for _, data in constants)
     if size > EXTERNAL_LIMIT:
         raise ModelError(
             f"the constants have {size} bytes, more than fit into one protobuf",
             hint="save the model with its constants in a data file",
         )
+    for name, data in constants:
+        fill_tensor(model.graph.initializer.add(), data, name)
 
 
-def _bring_in(constants: list[tuple[onnx_ir.Value, Tensor]]) -> None:
-    for value, data in constants:
-        if isinstance(value.const_value, onnx_ir.ExternalTensor):
-            value.const_value = onnx_ir.Tensor(
-                np.asarray(data.numpy()), dtype=onnx_ir.DataType(data.dtype.value), name=value.name
-            )
-
-
-def _write_data(constants: list[tuple[onnx_ir.Value, Tensor]], file: BinaryIO, path: Path) -> None:
+def _write_data(
+    model: onnx.ModelProto, constants: list[tuple[str, Tensor]], file: BinaryIO, location: str
+) -> None:
     offset = 0
-    for value, data in constants:
+    for name, data in constants:
+        proto = model.graph.initializer.add()
         if data.dtype is DType.STR or data.nbytes < SMALLEST_EXTERNAL:
-            _bring_in([(value, data)])
+            fill_tensor(proto, data, name)
             continue
         offset = -(-offset // _ALIGNMENT) * _ALIGNMENT
         file.seek(offset)
-        length = 0
-        for piece in stored_chunks(data, value.const_value):
+        for piece in stored_chunks(data):
             file.write(piece)
-            length += len(piece)
-        value.const_value = onnx_ir.ExternalTensor(
-            path.name,
-            offset,
-            length,
-            onnx_ir.DataType(data.dtype.value),
-            shape=onnx_ir.Shape(data.shape),
-            name=value.name or "",
-        )
-        offset += length
-
-
-def stored_chunks(data: Tensor, tensor: Any) -> Iterator[bytes | memoryview]:
-    """The bytes of a constant as ONNX stores them, in pieces of at most 4 MiB."""
-    if isinstance(data.source, ExternalData):
-        yield from data.source.chunks()
-        return
-    if data.dtype.bits < 8:
-        whole = memoryview(tensor.tobytes())
-    else:
-        whole = memoryview(np.ascontiguousarray(data.numpy()).reshape(-1).view(np.uint8))
-    for start in range(0, len(whole), _CHUNK):
-        yield whole[start : start + _CHUNK]
+        fill_external(proto, data, name, location, offset)
+        offset += data.nbytes

@@ -82,7 +82,7 @@ def _bind(info: onnx.ValueInfoProto, shape: Sequence[int | str], known: dict[str
 
 
 def _dims(info: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimension]:
-    return info.type.tensor_type.shape.dim
+    return list(info.type.tensor_type.shape.dim)
 
 
 def _unknown(what: str, name: str, names: Iterable[str]) -> ModelError:

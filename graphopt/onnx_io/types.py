@@ -1,10 +1,10 @@
-"""Types between ONNX and the graph: protos in, onnx_ir types out."""
+"""Types and dimensions out of ONNX protos."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from graphopt.errors import ModelError, TextError
 from graphopt.ir import dims
@@ -21,7 +21,6 @@ from graphopt.ir.types import (
 
 if TYPE_CHECKING:
     import onnx
-    import onnx_ir
 
 _ANONYMOUS = frozenset({"", "?", "*", "None", "none", "unk", "dynamic"})
 _EXPRESSION = re.compile(r"[A-Za-z_][\w ,()*+/%-]*|\d+ *\*[\w ,()*+/%-]*")
@@ -120,36 +119,3 @@ def element_type(code: int, where: str) -> DType:
             f'"{where}" has element type {code}, which ONNX does not define',
             hint="the file is damaged, or newer than this version of graphopt",
         ) from None
-
-
-def to_ir_type(type: Type) -> tuple[Any, Any]:
-    """onnx_ir's type and shape for ``type``; None for what is not known."""
-    import onnx_ir
-
-    match type:
-        case TensorType(dtype=dtype, shape=shape) | SparseTensorType(dtype=dtype, shape=shape):
-            if dtype is None:
-                return None, None
-            make = onnx_ir.TensorType if isinstance(type, TensorType) else onnx_ir.SparseTensorType
-            return make(onnx_ir.DataType(dtype.value)), None if shape is None else to_ir_shape(shape)
-        case SequenceType(elem=elem) | OptionalType(elem=elem):
-            inner, shape = to_ir_type(elem)
-            if inner is None:
-                return None, None
-            wrap = onnx_ir.SequenceType if isinstance(type, SequenceType) else onnx_ir.OptionalType
-            return wrap(inner), shape
-    return None, None
-
-
-def to_ir_shape(shape: Iterable[Dim]) -> onnx_ir.Shape:
-    """onnx_ir's shape; a symbolic dimension becomes its text."""
-    import onnx_ir
-
-    return onnx_ir.Shape(
-        [dim if isinstance(dim, int) else onnx_ir.SymbolicDim(dim_text(dim)) for dim in shape]
-    )
-
-
-def dim_text(dim: dims.SymDim) -> str:
-    """The ``dim_param`` that reads back as ``dim``."""
-    return dim.symbol or str(dim)
