@@ -1,0 +1,141 @@
+"""A graph made ready to run, on one of two engines."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from graphopt.errors import EvaluationError, InputError, ModelError
+from graphopt.evaluate.engines import OrtEngine, ReferenceEngine
+from graphopt.ir.graph import Graph, Value
+from graphopt.ir.tensor import Array
+from graphopt.ir.types import DType, TensorType
+
+log = logging.getLogger(__name__)
+
+Engine = Literal["auto", "ort", "reference"]
+_MAX_BYTES = 1 << 30
+"""Constants of more bytes go to ONNX Runtime by way of a file, which it maps."""
+
+
+class Session:
+    """A graph ready to run.
+
+    ONNX Runtime runs it as it stands, without optimizations, so that what a pass made is what
+    is measured. Use as a context manager or call :meth:`close` to remove temporary files early.
+
+    Args:
+        graph: what to run; changing it later changes nothing here.
+        engine: ``ort``, ``reference``, or ``auto``: the reference where ONNX Runtime can't load
+            the graph.
+        threads: how many threads ONNX Runtime uses.
+
+    Raises:
+        EvaluationError: the engine can't load the graph.
+    """
+
+    def __init__(self, graph: Graph, engine: Engine = "auto", *, threads: int = 1) -> None:
+        self._inputs = {value.name: value for value in graph.inputs}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.output_names = list(graph.output_names)
+        if engine not in ("auto", "ort", "reference"):
+            raise EvaluationError(f'there is no engine "{engine}"', hint="use auto, ort or reference")
+        self._engine: OrtEngine | ReferenceEngine = self._load(graph, engine, threads)
+
+    def _load(self, graph: Graph, engine: Engine, threads: int) -> OrtEngine | ReferenceEngine:
+        if engine == "auto" and not _all_native(graph):
+            engine = "reference"
+        model = self._written(graph)
+        if engine == "reference":
+            return ReferenceEngine(model)
+        try:
+            return OrtEngine(model, threads)
+        except EvaluationError as error:
+            if engine == "ort":
+                raise
+            log.info("the reference evaluator is used: %s", error.message)
+        return ReferenceEngine(model)
+
+    def _written(self, graph: Graph) -> bytes | Path:
+        from graphopt.onnx_io import save, to_proto
+
+        size = sum(value.const.nbytes for value in graph.constants.values() if value.const is not None)
+        if size <= _MAX_BYTES:
+            try:
+                return bytes(to_proto(graph).SerializeToString())
+            except ModelError as error:
+                raise EvaluationError(f"the graph can't be written: {error.message}") from error
+        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
+        path = Path(self._folder.name) / "model.onnx"
+        save(graph, path, external=True)
+        return path
+
+    @property
+    def engine(self) -> str:
+        """The engine in use: ``ort`` or ``reference``."""
+        return "ort" if isinstance(self._engine, OrtEngine) else "reference"
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs by name: arrays, lists for sequences, None for empty optionals.
+
+        Raises:
+            InputError: an input is missing, unknown, or of a wrong element type or rank.
+            EvaluationError: the engine failed; the message names the node where it is known.
+        """
+        feeds = self._checked(inputs)
+        return dict(zip(self.output_names, self._engine.run(self.output_names, feeds), strict=True))
+
+    def _checked(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        unknown = [name for name in inputs if name not in self._inputs]
+        missing = [name for name, value in self._inputs.items() if name not in inputs and value.const is None]
+        if unknown or missing:
+            what = f'there is no input "{unknown[0]}"' if unknown else f'input "{missing[0]}" is missing'
+            raise InputError(what, hint=f"the inputs are {', '.join(self._inputs)}")
+        return {name: _checked_array(self._inputs[name], data) for name, data in inputs.items()}
+
+    def close(self) -> None:
+        """Removes temporary files."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _all_native(graph: Graph) -> bool:
+    """Whether all inputs and outputs have element types that NumPy itself knows, as ONNX Runtime needs."""
+    types = [value.type for value in (*graph.inputs, *graph.outputs)]
+    dtypes = [type.dtype for type in types if isinstance(type, TensorType) and type.dtype is not None]
+    return all(dtype.numpy.kind in "fiubcO" and dtype.numpy.isbuiltin for dtype in dtypes)
+
+
+def _checked_array(value: Value, data: Any) -> Any:
+    if not isinstance(value.type, TensorType) or value.type.dtype is None:
+        return data
+    array: Array = np.asarray(data)
+    dtype = value.type.dtype
+    if dtype is DType.STR:
+        return array.astype(object)
+    if array.dtype != dtype.numpy:
+        raise InputError(
+            f'input "{value.name}" is {array.dtype}, the graph wants {dtype.numpy} ({value.type})',
+            hint=f"convert it with .astype({dtype.numpy})",
+        )
+    if value.type.rank is not None and array.ndim != value.type.rank:
+        raise InputError(f'input "{value.name}" has shape {list(array.shape)}, the graph wants {value.type}')
+    return array
+
+
+def run(graph: Graph, inputs: Mapping[str, Any], engine: Engine = "auto") -> dict[str, Any]:
+    """Runs a graph once; see :class:`Session`."""
+    with Session(graph, engine) as session:
+        return session.run(inputs)
