@@ -11,6 +11,7 @@ from graphopt_passes import (
     layer_norm,
     matmul_bias,
     pipelines,
+    prune_magnitude,
     shapes,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "layer_norm",
     "matmul_bias",
     "pipelines",
+    "prune_magnitude",
     "shapes",
 ]

@@ -12,9 +12,8 @@ defines the numbers of the model anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from graphopt.errors import EvaluationError
 from graphopt.ir.graph import Node, Region, Value, refines
@@ -24,9 +23,6 @@ from graphopt.ir.types import DType, TensorType
 from graphopt.ops import info, is_pure
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt_passes.shapes import known_tensor
-
-if TYPE_CHECKING:
-    from graphopt.ir.tensor import Array
 
 _CONE_LIMIT = 4096
 """Nodes of a cone that are looked at to find the constants that fall dead; larger ones stay."""
@@ -50,9 +46,13 @@ class FoldConstants(Pass):
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Folds what types tell, then what the constants give."""
         _fold_known(rewriter)
+        from graphopt.evaluate import evaluate_nodes
+
         cone = _Cone(rewriter.graph.body)
         frontier = self._frontier(cone)
-        for value, array in _evaluate(rewriter, frontier, context).items():
+        if not frontier:
+            return
+        for value, array in evaluate_nodes(cone.behind(frontier), rewriter.graph, frontier).items():
             tensor = Tensor.of(array, value.tensor.dtype)
             if value.tensor.is_static or tensor.nbytes <= self.max_growth:
                 _replace(rewriter, value, tensor)
@@ -93,6 +93,17 @@ class _Cone:
         return all(
             isinstance(v.type, TensorType) and v.type.dtype not in (None, DType.STR) for v in node.outputs
         )
+
+    def behind(self, values: Sequence[Value]) -> list[Node]:
+        """The nodes that ``values`` depend on, in program order."""
+        needed: set[Node] = set()
+        pending = [value.producer for value in values]
+        while pending:
+            node = pending.pop()
+            if node is not None and node not in needed:
+                needed.add(node)
+                pending += [value.producer for value in node.inputs if value is not None]
+        return [node for node in self.nodes if node in needed]
 
     def freed_by(self, root: Node) -> int:
         """Bytes of the constants that nothing needs any more once ``root`` is a constant."""
@@ -139,22 +150,6 @@ def _fold_known(rewriter: Rewriter) -> None:
             if tensor is not None:
                 with rewriter.rewrite("static-shape", node):
                     rewriter.replace_node(node, [rewriter.constant(tensor)])
-
-
-def _evaluate(rewriter: Rewriter, values: list[Value], context: Context) -> dict[Value, Array]:
-    """The arrays of ``values``; one that the engine can't compute is left out, alone."""
-    from graphopt.evaluate import evaluate_nodes
-
-    if not values:
-        return {}
-    try:
-        return dict(zip(values, evaluate_nodes(rewriter.graph, values), strict=True))
-    except EvaluationError as error:
-        if len(values) == 1:
-            context.logger.info("%s is not folded: %s", values[0].name, error)
-            return {}
-    half = len(values) // 2
-    return {**_evaluate(rewriter, values[:half], context), **_evaluate(rewriter, values[half:], context)}
 
 
 def _replace(rewriter: Rewriter, value: Value, tensor: Tensor) -> None:
