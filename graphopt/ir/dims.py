@@ -72,10 +72,7 @@ class SymDim:
         return f"SymDim({self})"
 
     def __add__(self, other: Dim) -> Dim:
-        total = dict(self.terms)
-        for monomial, coefficient in _terms(other):
-            total[monomial] = total.get(monomial, 0) + coefficient
-        return _normal(total)
+        return _add(self, other)
 
     __radd__ = __add__
 
@@ -89,12 +86,7 @@ class SymDim:
         return (-self) + other
 
     def __mul__(self, other: Dim) -> Dim:
-        total: dict[Monomial, int] = {}
-        for left, a in self.terms:
-            for right, b in _terms(other):
-                monomial = tuple(sorted(left + right, key=lambda atom: atom.key))
-                total[monomial] = total.get(monomial, 0) + a * b
-        return _normal(total)
+        return _multiply(self, other)
 
     __rmul__ = __mul__
 
@@ -126,6 +118,29 @@ def _terms(dim: Dim) -> Iterable[tuple[Monomial, int]]:
     return dim.terms if isinstance(dim, SymDim) else (((), dim),)
 
 
+# Models repeat few dimensions in many shapes, so the operations remember their results; equal
+# dimensions then are mostly the same object, which also makes comparing shapes cheap.
+_memo = functools.lru_cache(maxsize=65536)
+
+
+@_memo
+def _add(a: SymDim, b: Dim) -> Dim:
+    total = dict(a.terms)
+    for monomial, coefficient in _terms(b):
+        total[monomial] = total.get(monomial, 0) + coefficient
+    return _normal(total)
+
+
+@_memo
+def _multiply(a: SymDim, b: Dim) -> Dim:
+    total: dict[Monomial, int] = {}
+    for left, x in a.terms:
+        for right, y in _terms(b):
+            monomial = tuple(sorted(left + right, key=lambda atom: atom.key))
+            total[monomial] = total.get(monomial, 0) + x * y
+    return _normal(total)
+
+
 def _normal(total: Mapping[Monomial, int]) -> Dim:
     kept = [(monomial, c) for monomial, c in total.items() if c]
     if not kept:
@@ -140,6 +155,7 @@ def _atom(op: str, *args: Dim) -> SymDim:
     return SymDim((((Atom(op, args=args),), 1),))
 
 
+@_memo
 def floordiv(a: Dim, b: Dim) -> Dim:
     """Floor of ``a / b``. Whole parts are taken out: ``(2*n + 3) // 2`` is ``n + 1``.
 
@@ -202,6 +218,7 @@ def ceildiv(a: Dim, b: Dim) -> Dim:
     return -floordiv(-a, b)
 
 
+@_memo
 def mod(a: Dim, b: Dim) -> Dim:
     """``a - b * floor(a / b)``."""
     if isinstance(a, int) and isinstance(b, int):
@@ -212,6 +229,7 @@ def mod(a: Dim, b: Dim) -> Dim:
     return 0 if _exact_quotient(a, b) is not None else _atom("mod", a, b)
 
 
+@_memo
 def _extremum(op: str, pick: Callable[[int, int], int], a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return pick(a, b)
