@@ -1,0 +1,249 @@
+"""From a graph to a Relax module: one call per region, views for reshapes, weights as parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from graphopt.backend.arguments import Packed
+from graphopt.backend.emitters import is_emitted
+from graphopt.backend.lower import Lowered, lower_region, place_of, value_at
+from graphopt.backend.region import KernelRegion, dtype_of, shape_of
+from graphopt.backend.symbolic import Symbols
+from graphopt.errors import CompileError
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ops import symbolic_content
+from graphopt.targets import Target
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
+
+
+@dataclass
+class Assembled:
+    """A module and what its ``main`` takes after the inputs."""
+
+    module: Any
+    weights: list[tuple[str, Array]]
+    kernels: dict[str, list[str]]
+    """For each kernel the labels of the nodes that it computes."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One step of ``main``: a kernel, or a view (``lowered`` None)."""
+
+    region: KernelRegion
+    lowered: Lowered | None
+    name: str = ""
+
+
+class KernelCache:
+    """Lowers each distinct region once."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.functions: dict[str, Any] = {}
+        self._known: dict[Hashable, list[tuple[Lowered, str]]] = {}
+        self._names: dict[str, int] = {}
+
+    def lower(self, region: KernelRegion, outputs: tuple[int, ...]) -> tuple[Lowered, str]:
+        """The kernel of these outputs of a region, and its name."""
+        key = (region.key, outputs)
+        for lowered, name in self._known.get(key, ()):
+            if all(
+                _consult(region, kind, (row, index)) == found
+                for (kind, row, index), found in lowered.consulted.items()
+            ):
+                return lowered, name
+        name = self._fresh(region.name)
+        lowered = lower_region(region, self.target, name, outputs)
+        self._known.setdefault(key, []).append((lowered, name))
+        self.functions[name] = lowered.function
+        return lowered, name
+
+    def _fresh(self, name: str) -> str:
+        count = self._names.get(name, 0)
+        self._names[name] = count + 1
+        return f"{name}_{count}" if count else name
+
+
+def _consult(region: KernelRegion, kind: str, place: tuple[int, int]) -> Hashable:
+    value = value_at(region, place)
+    if kind == "content":
+        return symbolic_content(value)
+    return region.constants[value].digest
+
+
+def assemble(graph: Graph, target: Target) -> Assembled:
+    """The Relax module of a graph whose nodes all have kernels.
+
+    Raises:
+        CompileError: a region can't be lowered, or a size depends on data.
+    """
+    cache = KernelCache(target)
+    calls = _plan(graph, cache)
+    module = _Module(graph, cache, calls)
+    return Assembled(module.build(), module.weights, module.kernels)
+
+
+def _plan(graph: Graph, cache: KernelCache) -> list[Call]:
+    """Calls in program order, of the nodes whose results are read as data."""
+    returned = frozenset(graph.outputs)
+    copied = {value for value in returned if not _is_computed(value)}
+    calls = [Call(region, *cache.lower(region, (0,))) for region in map(KernelRegion.copy, graph.outputs)
+             if region.outer[0] in copied and region.outer[0].producer is None]  # fmt: skip
+    needed = set(graph.outputs)
+    for node in reversed(graph.nodes):
+        wanted = tuple(i for i, value in enumerate(node.outputs) if value in needed)
+        if not wanted:
+            continue
+        region = KernelRegion.of(node)
+        if is_view(node) and not any(node.outputs[i] in copied for i in wanted):
+            calls.append(Call(region, None))
+            needed.update(node.inputs[0:1])  # type: ignore[arg-type]
+            continue
+        together = any(is_emitted(inner) for inner in region.nodes)
+        for outputs in [wanted] if together else [(index,) for index in reversed(wanted)]:
+            lowered, name = cache.lower(region, outputs)
+            calls.append(Call(region, lowered, name))
+            needed.update(region.outer[position] for position in lowered.inputs)
+    return calls[::-1]
+
+
+def is_view(node: Node) -> bool:
+    """Whether the only output that matters is the first input's memory in another shape."""
+    return not node.domain and node.op in _VIEWS and len(node.outputs) == 1
+
+
+def _is_computed(value: Value) -> bool:
+    """Whether a kernel makes the memory of ``value``: not an input's, a weight's or a view of one."""
+    while value.producer is not None and is_view(value.producer):
+        (value, *_) = (v for v in value.producer.inputs if v is not None)
+    return value.producer is not None
+
+
+class _Module:
+    """Builds ``main``."""
+
+    def __init__(self, graph: Graph, cache: KernelCache, calls: Sequence[Call]) -> None:
+        self.graph = graph
+        self.calls = calls
+        self.symbols = Symbols()
+        self.weights: list[tuple[str, Array]] = []
+        self.kernels: dict[str, list[str]] = {}
+        self._functions = cache.functions
+        self._values: dict[Value, Any] = {}
+        self._weights: dict[Hashable, Any] = {}
+
+    def build(self) -> Any:
+        """The module; fills ``weights`` and ``kernels``."""
+        self._check_symbols()
+        parameters = []
+        for position, value in enumerate(self.graph.inputs):
+            self._values[value] = relax.Var(f"in{position}", self._type(value))
+            parameters.append(self._values[value])
+        for call in self.calls:
+            parameters += self._declare_weights(call)
+        builder = relax.BlockBuilder()
+        variables = {name: builder.add_func(function, name) for name, function in self._functions.items()}
+        with builder.function("main", parameters):
+            with builder.dataflow():
+                copies = {
+                    call.region.outputs[0]: self._emit(builder, variables, call)
+                    for call in self.calls
+                    if not call.region.nodes
+                }
+                for call in self.calls:
+                    if call.region.nodes:
+                        self._emit(builder, variables, call)
+                returned = [copies.get(value, self._values.get(value)) for value in self.graph.outputs]
+                result = builder.emit_output(relax.Tuple(returned))
+            builder.emit_func_output(result)
+        return builder.get()
+
+    def _type(self, value: Value) -> Any:
+        return relax.TensorType(self.symbols.shape(shape_of(value)), dtype_of(value))
+
+    def _check_symbols(self) -> None:
+        """Every symbol must be the extent of an input along some axis.
+
+        Raises:
+            CompileError: a size is known only while the model runs.
+        """
+        bound = {
+            dim.symbol for value in self.graph.inputs for dim in shape_of(value) if not isinstance(dim, int)
+        }
+        for call in self.calls:
+            for name in call.region.symbols + (call.lowered.symbols if call.lowered else ()):
+                if name not in bound:
+                    raise CompileError(
+                        f"{call.region.label}: the size {name!r} depends on data, or on an input's shape in a "
+                        "way that can't be followed",
+                        hint="fix the input shapes at import (--dim, --input), or optimize the graph first",
+                    )
+
+    def _declare_weights(self, call: Call) -> list[Any]:
+        """New parameters for the constants that a call reads."""
+        made = []
+        positions = call.lowered.inputs if call.lowered else (0,)
+        for position in positions:
+            value = call.region.outer[position]
+            packed = call.lowered.packed.get(position) if call.lowered else None
+            key = self._weight_key(value, packed)
+            if not value.is_constant or key in self._weights:
+                continue
+            assert value.const is not None
+            data = value.const.numpy()
+            name = value.name
+            if packed is not None:
+                data, name = packed.pack(data), f"{name}.packed{len(self.weights)}"
+            shape = packed.shape if packed is not None else data.shape
+            self.weights.append((name, data))
+            dtype = packed.dtype if packed is not None else dtype_of(value)
+            made.append(relax.Var(f"w{len(self.weights)}", relax.TensorType(shape, dtype)))
+            self._weights[key] = made[-1]
+        return made
+
+    def _weight_key(self, value: Value, packed: Packed | None) -> Hashable:
+        return value, packed.form if packed is not None else None
+
+    def _emit(self, builder: Any, variables: dict[str, Any], call: Call) -> Any:
+        region, lowered = call.region, call.lowered
+        if lowered is None:
+            source = region.outer[0]
+            passed = self._values.get(source)
+            if passed is None:
+                passed = self._weights[self._weight_key(source, None)]
+            shape = relax.ShapeExpr(self.symbols.shape(shape_of(region.outputs[0])))
+            self._values[region.outputs[0]] = builder.emit(relax.op.reshape(passed, shape))
+            return None
+        passed = [
+            self._values[value]
+            if not value.is_constant
+            else self._weights[self._weight_key(value, lowered.packed.get(position))]
+            for position, value in ((p, region.outer[p]) for p in lowered.inputs)
+        ]
+        passed += [self.symbols.variable(name) for name in lowered.symbols]
+        values = [region.outputs[position] for position in lowered.outputs]
+        outer = values
+        types = [self._type(value) for value in outer]
+        result = builder.emit(relax.call_tir(variables[call.name], relax.Tuple(passed), types))
+        self.kernels.setdefault(call.name, []).append(region.label)
+        return self._record(builder, region, lowered, result)
+
+    def _record(self, builder: Any, region: KernelRegion, lowered: Lowered, result: Any) -> Any:
+        """Notes where the outputs of a call are."""
+        places = [region.results[position] for position in lowered.outputs]
+        if not region.nodes:
+            return result
+        if len(places) == 1:
+            self._values[places[0]] = result
+        else:
+            for index, value in enumerate(places):
+                self._values[value] = builder.emit(relax.TupleGetItem(result, index))
+        return result

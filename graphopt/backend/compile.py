@@ -1,0 +1,70 @@
+"""`compile_graph`: check that every operator has a kernel, lower, assemble, build, link."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from graphopt.backend.artifact import Artifact, build
+from graphopt.errors import CompileError
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.printer import print_graph
+from graphopt.runtime.manifest import TensorSpec
+from graphopt.targets import Target
+
+
+def compile_graph(graph: Graph, target: Target) -> Artifact:
+    """Machine code for a graph.
+
+    Args:
+        graph: regions made by ``fuse-regions`` become one kernel each, every other node one of its own.
+
+    Raises:
+        CompileError: operators or types that can't be compiled; all unknown operators in one message.
+        LinkError: no C toolchain.
+    """
+    check_operators(graph)
+    from graphopt.backend.assemble import assemble
+
+    assembled = assemble(graph, target)
+    return build(
+        assembled.module,
+        target,
+        weights=assembled.weights,
+        inputs=[_spec(value.name, value) for value in graph.inputs],
+        outputs=[_spec(name, value) for name, value in zip(graph.output_names, graph.outputs, strict=True)],
+        gir=print_graph(graph),
+        pipeline=graph.metadata.get("graphopt.pipeline", ""),
+        source_sha256=graph.metadata.get("graphopt.source_sha256", ""),
+        kernels=assembled.kernels,
+    )
+
+
+def check_operators(graph: Graph) -> None:
+    """Refuses a graph with operators that have no kernel.
+
+    Raises:
+        CompileError: names each such operator, how often it occurs, and its first node.
+    """
+    from graphopt.backend.assemble import is_view
+    from graphopt.backend.emitters import EMITTERS
+    from graphopt.backend.readers import READERS
+
+    unknown: dict[str, list[Node]] = {}
+    for node in graph.walk():
+        known = not node.domain and (node.op in EMITTERS or node.op in READERS)
+        if not (known or node.is_fused or is_view(node)):
+            unknown.setdefault(node.op_type, []).append(node)
+    if unknown:
+        counts = Counter({op: len(nodes) for op, nodes in unknown.items()})
+        listed = ", ".join(f"{op} ({n}, first {unknown[op][0].label})" for op, n in sorted(counts.items()))
+        raise CompileError(
+            f"no kernels for these operators: {listed}",
+            hint="optimize the graph first (it may fold them), or take that part out of the model",
+        )
+
+
+def _spec(name: str, value: Value) -> TensorSpec:
+    from graphopt.backend.region import dtype_of, shape_of
+
+    shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in shape_of(value))
+    return TensorSpec(name, dtype_of(value), shape)

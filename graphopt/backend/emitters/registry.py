@@ -1,0 +1,102 @@
+"""Emitters: operators whose elements can't be computed one by one, such as reductions and products.
+
+An emitter writes loops into the open kernel and hands each finished element to a `Sink`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from graphopt.backend.arguments import Arguments
+from graphopt.backend.kernels.emit import workspace
+from graphopt.backend.nests import emit_value
+from graphopt.backend.readers import Context, Memory, flat_offset, variables_of
+from graphopt.backend.region import dtype_of, shape_of
+from graphopt.backend.symbolic import Expr
+from graphopt.ir.dims import product
+from graphopt.ir.graph import Node, Value
+from graphopt.targets import Target
+
+Sink = Callable[[Expr, Sequence[Expr]], None]
+"""sink(element, indices) emits the store of one element; storing an element twice is harmless."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an emitter works with."""
+
+    context: Context
+    arguments: Arguments
+    target: Target
+
+    def shape(self, value: Value) -> list[Expr]:
+        """Extents of a value as 64-bit expressions."""
+        return self.context.symbols.shape(shape_of(value))
+
+    def scratch(self, value: Value) -> Any:
+        """A flat buffer that holds ``value`` while the kernel runs; reads of it go there from now on."""
+        buffer = workspace(self.context.extent(product(shape_of(value))), dtype_of(value))
+        shape = self.shape(value)
+        self.context.memory[value] = Memory(
+            lambda indices: buffer[flat_offset(indices, shape)], lambda offset: buffer[offset]
+        )
+        return buffer
+
+    def materialized(self, value: Value) -> Any:
+        """A buffer in ``value``'s own shape that holds it: the argument, or scratch filled by a nest."""
+        if value in self.context.region.inputs:
+            return self.arguments.buffer(value)
+        if value not in self.context.memory:
+            buffer = workspace(self.context.extent(product(shape_of(value))), dtype_of(value))
+            emit_value(self.context, self.target, value, buffer)
+            shape = self.shape(value)
+            self.context.memory[value] = Memory(
+                lambda indices: buffer[flat_offset(indices, shape)], lambda offset: buffer[offset]
+            )
+            return T.decl_buffer(shape, buffer.dtype, data=buffer.data)
+        raise AssertionError(f"{value.name} lies in scratch of another form")
+
+    def sink_into(self, value: Value, buffer: Any) -> Sink:
+        """Stores elements of ``value`` as they are."""
+        shape = self.shape(value)
+
+        def store(element: Expr, indices: Sequence[Expr]) -> None:
+            T.buffer_store(buffer, element, [flat_offset(indices, shape)])
+
+        return store
+
+    def sink_through(self, value: Value, final: Value, buffer: Any) -> Sink:
+        """Applies what the region does to elements of ``value``, and stores elements of ``final``."""
+        shape = self.shape(final)
+        context = self.context
+
+        def store(element: Expr, indices: Sequence[Expr]) -> None:
+            context.memory[value] = Memory(lambda _: element)
+            outer = context.vector_variables
+            context.vector_variables = frozenset[Expr]().union(*(variables_of(index) for index in indices))
+            T.buffer_store(buffer, context.expression(final, indices), [flat_offset(indices, shape)])
+            context.vector_variables = outer
+            del context.memory[value]
+
+        return store
+
+
+Emitter = Callable[[Work, Node, dict[int, Sink]], None]
+"""emitter(work, node, sinks): sinks are given for the outputs that are wanted."""
+
+EMITTERS: dict[str, Emitter] = {}
+
+
+def emitter(*ops: str) -> Callable[[Emitter], Emitter]:
+    """Enters an emitter for standard operators."""
+
+    def attach(function: Emitter) -> Emitter:
+        for op in ops:
+            EMITTERS[op] = function
+        return function
+
+    return attach

@@ -1,0 +1,109 @@
+"""From a region to one TIR function."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import s_tir, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from graphopt.backend.arguments import Arguments, Packed
+from graphopt.backend.emitters import emit_region
+from graphopt.backend.readers import Context, variables_of
+from graphopt.backend.region import KernelRegion, dtype_of, shape_of
+from graphopt.backend.symbolic import Symbols
+from graphopt.ir.graph import Value
+from graphopt.targets import Target
+
+@dataclass(frozen=True)
+class Lowered:
+    """A kernel.
+
+    Attributes:
+        function: parameters are the inputs used, then symbols, then outputs.
+        inputs: positions in the region's inputs of those that the kernel reads.
+        packed: for some of them, the form in which they are read.
+        symbols: names of the dimensions that are passed as numbers.
+        outputs: positions in the region's outputs.
+        consulted: what the code depends on beside the region's key.
+    """
+
+    function: tirx.PrimFunc
+    inputs: tuple[int, ...]
+    packed: Mapping[int, Packed]
+    symbols: tuple[str, ...]
+    outputs: tuple[int, ...]
+    consulted: Mapping[tuple[str, int, int], Hashable]
+
+
+def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple[int, ...]) -> Lowered:
+    """The kernel that computes these outputs of a region.
+
+    Raises:
+        CompileError: an operator, or this use of it, can't be compiled.
+    """
+    symbols = Symbols()
+    arguments = Arguments(region, symbols)
+    context = Context(region, symbols)
+    context.memory.update({value: arguments.leaf(value) for value in region.inputs})
+    values = [region.outputs[position] for position in outputs]
+    results = [
+        tirx.decl_buffer(symbols.shape(shape_of(value)), dtype_of(value), name=f"out{position}")
+        for position, value in enumerate(values)
+    ]
+    flat_results = [arguments.view(buffer, value) for buffer, value in zip(results, values, strict=True)]
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_name(name)
+        emit_region(context, arguments, target, dict(zip(values, flat_results, strict=True)))
+    body = builder.get().body
+    return _finish(region, context, arguments, results, builder.get().body, outputs)
+
+
+def _finish(
+    region: KernelRegion,
+    context: Context,
+    arguments: Arguments,
+    results: list[Any],
+    body: Any,
+    outputs: tuple[int, ...],
+) -> Lowered:
+    """The function around a body: views declared, arguments that are not read left out."""
+    used = frozenset(tirx.analysis.undefined_vars(body, []))
+    declared = [(flat, buffer) for flat, buffer in arguments.views if flat in used]
+    whole = tirx.SeqStmt([*(tirx.DeclBuffer(flat, data=buffer.data) for flat, buffer in declared), body])
+    needed = frozenset(tirx.analysis.undefined_vars(whole, []))
+    kept = {
+        position: buffer for position, buffer in sorted(arguments.buffers.items()) if buffer in needed
+    }
+    block = s_tir.SBlockRealize([], tirx.const(True, "bool"), s_tir.SBlock([], [], [], "root", whole))
+    for buffer in (*kept.values(), *results, *(flat for flat, _ in declared)):
+        needed = needed.union(*(variables_of(extent) for extent in buffer.shape))
+    passed = {name: v for name, v in arguments.symbols.variables.items() if v in needed}
+    function = tirx.PrimFunc([*kept.values(), *passed.values(), *results], block)
+    function = function.with_attr("tirx.noalias", True).with_attr("s_tir", True)
+    return Lowered(
+        function,
+        tuple(kept),
+        {position: packed for position, packed in arguments.packed.items() if position in kept},
+        tuple(passed),
+        outputs,
+        {(kind, *place_of(region, value)): found for (kind, value), found in context.consulted.items()},
+    )
+
+
+def place_of(region: KernelRegion, value: Value) -> tuple[int, int]:
+    """Where a value stands in its region: input ``(-1, i)`` or output ``i`` of node ``row``."""
+    if value in region.inputs:
+        return -1, region.inputs.index(value)
+    node = value.producer
+    assert node is not None
+    return region.nodes.index(node), value.index
+
+
+def value_at(region: KernelRegion, place: tuple[int, int]) -> Value:
+    """The inverse of :func:`place_of`."""
+    row, index = place
+    return region.inputs[index] if row < 0 else region.nodes[row].outputs[index]
