@@ -61,9 +61,9 @@ class Builder:
         return region
 
     def outputs(self, values: Sequence[Value], region: Region | None = None) -> None:
-        """Sets the outputs of ``region``; for the root give ``graph.output_names`` too."""
+        """Adds outputs to ``region``; for the root give ``graph.output_names`` too."""
         region = self.graph.body if region is None else region
-        for index, value in enumerate(values):
+        for index, value in enumerate(values, len(region.outputs)):
             region.outputs.append(value)
             value._uses[Use(region, index)] = None
 
