@@ -14,7 +14,7 @@ from graphopt.ir.dims import Dim, floordiv, maximum, minimum, mod, product
 from graphopt.ir.graph import Node, Region, Value
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import DType, TensorType
-from graphopt.ops.shapes import is_nonnegative, lower_bound, upper_bound
+from graphopt.ops.shapes import is_nonnegative, lower_bound, slice_places, upper_bound
 
 MAX_ELEMENTS = 64
 MAX_DEPTH = 48
@@ -208,15 +208,7 @@ def _slice(reader: _Reader, node: Node, depth: int) -> Content | None:
     if content is None or any(b is None or len(b) != 1 for b in bounds) or step is None or 0 in step:
         return None
     (start,), (end,) = (b for b in bounds if b is not None)
-    return (
-        content[slice(*slice(start, end, step[0]).indices(len(content)))]
-        if step[0] > 0
-        else _reversed(content, start, end, step[0])
-    )
-
-
-def _reversed(content: Content, start: int, end: int, step: int) -> Content:
-    return tuple(content[i] for i in range(*slice(start, end, step).indices(len(content))))
+    return tuple(content[i] for i in slice_places(len(content), start, end, step[0]))
 
 
 def _expand(reader: _Reader, node: Node, depth: int) -> Content | None:

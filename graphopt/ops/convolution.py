@@ -9,7 +9,7 @@ from graphopt.ir.graph import Node
 from graphopt.ir.types import DType, QuantScheme, TensorType, Type
 from graphopt.ops.access import bad_attr, fail, fresh_shape, integer, integers, same_dtype, tensor, text
 from graphopt.ops.registry import Kind, declare
-from graphopt.ops.shapes import same_padding_output, transposed_output, window_output
+from graphopt.ops.shapes import is_nonnegative, same_padding_output, transposed_output, window_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +175,12 @@ def _transposed_sizes(node: Node, spatial: Shape, slide: Window) -> Shape:
         # Some exporters write batch and channels too.
         return given[-len(spatial) :]
     extra = _per_axis(node, "output_padding", len(spatial), 0)
-    if slide.is_same:
-        return tuple(size * stride for size, stride in zip(spatial, slide.strides, strict=True))
     columns = zip(
         spatial, slide.kernel, slide.strides, slide.dilations, slide.begins, slide.ends, extra, strict=True
     )
-    return tuple(transposed_output(*column) for column in columns)
+    sizes = tuple(transposed_output(*column) for column in columns)
+    if not slide.is_same:
+        return sizes
+    # Padding makes it input times stride, but padding is never negative.
+    wanted = [size * stride for size, stride in zip(spatial, slide.strides, strict=True)]
+    return tuple(w if is_nonnegative(full - w) else full for full, w in zip(sizes, wanted, strict=True))

@@ -84,8 +84,9 @@ def top_k(node: Node) -> list[Type]:
     at = axis(node, integer(node, "axis", -1), len(x.shape))
     k = symbolic_content(value_of(node, 1)) if node.input(1) is not None else (integer(node, "k", 0),)
     size: Dim = k[0] if k is not None and len(k) == 1 else fresh(node, 0, at)
-    if isinstance(size, int) and isinstance(x.shape[at], int) and not 0 <= size <= x.shape[at]:  # type: ignore[operator]
-        raise fail(node, 1, f"at most {x.shape[at]}")
+    limit = x.shape[at]
+    if isinstance(size, int) and isinstance(limit, int) and not 0 <= size <= limit:
+        raise fail(node, 1, f"at most {limit}")
     shape: Shape = (*x.shape[:at], size, *x.shape[at + 1 :])
     return [TensorType(x.dtype, shape), TensorType(DType.I64, shape)]
 

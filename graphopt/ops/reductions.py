@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphopt.ir.dims import Dim
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType, TensorType, Type
-from graphopt.ops.access import axis, fresh_shape, integer, integers, rank_of, tensor
+from graphopt.ops.access import axis, fresh_shape, integer, integers, static_length, tensor
 from graphopt.ops.content import static_content
 from graphopt.ops.registry import Kind, declare
 
@@ -36,10 +36,8 @@ def reduce(node: Node) -> list[Type]:
 def _unknown_axes(node: Node, rank: int, keep: int) -> tuple[Dim, ...] | None:
     if keep:
         return fresh_shape(node, 0, rank)
-    count = rank_of(node, 1, 1)
-    if count is None or not isinstance(count[0], int) or count[0] == 0:
-        return None
-    return fresh_shape(node, 0, rank - count[0])
+    count = static_length(node, 1)
+    return fresh_shape(node, 0, rank - count) if count else None
 
 
 @declare(Kind.REDUCTION, "ArgMax", "ArgMin")

@@ -3,12 +3,15 @@ operator specifications; symbols stand for integers ≥ 0."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from graphopt.ir.dims import Atom, Dim, Shape, SymDim, ceildiv, floordiv, maximum, minimum, product
 
 UNBOUNDED = 2**31 - 1
 """Slice ends at or above this mean "to the end"."""
+
+_CACHED = 4096  # Models repeat few combinations of sizes and windows, and the algebra is slow.
 
 
 def lower_bound(dim: Dim) -> int | None:
@@ -36,8 +39,8 @@ def _bound(dim: Dim, sign: int) -> int | None:
         for atom in monomial:
             low = _atom_low(atom)
             wanted = low if coefficient * sign > 0 else _atom_high(atom)
-            if wanted is None or low is None or low < 0:
-                return None  # a factor of unknown sign, or without the bound that is needed
+            if wanted is None or (len(monomial) > 1 and (low is None or low < 0)):
+                return None  # without the bound that is needed, or a factor of unknown sign
             term *= wanted
         total += coefficient * term
     return total
@@ -79,6 +82,7 @@ def _atom_high(atom: Atom) -> int | None:
     return a // divisor if a is not None and isinstance(divisor, int) and divisor > 0 else None
 
 
+@functools.lru_cache(maxsize=_CACHED)
 def broadcast_dim(a: Dim, b: Dim) -> Dim | None:
     """The dimension that two broadcast to, None if they can't.
 
@@ -125,11 +129,13 @@ def broadcast(a: Shape, b: Shape) -> Shape | None:
     return tuple(result)
 
 
+@functools.lru_cache(maxsize=_CACHED)
 def same_padding_output(size: Dim, stride: int) -> Dim:
     """Output size of a window operator with ``auto_pad`` SAME_UPPER or SAME_LOWER."""
     return ceildiv(size, stride)
 
 
+@functools.lru_cache(maxsize=_CACHED)
 def window_output(
     size: Dim, kernel: Dim, stride: int, dilation: int, begin: int, end: int, ceil: bool = False
 ) -> Dim:
@@ -145,6 +151,7 @@ def window_output(
     return ceildiv(size + begin + over, stride)
 
 
+@functools.lru_cache(maxsize=_CACHED)
 def transposed_output(
     size: Dim, kernel: Dim, stride: int, dilation: int, begin: int, end: int, extra: int
 ) -> Dim:
@@ -160,6 +167,20 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int, upper: bool) -
     return (small, large) if upper else (large, small)
 
 
+def slice_places(size: int, start: int, end: int, step: int) -> range:
+    """The places that ``[start:end:step]`` takes of ``size`` elements.
+
+    Python's slices but for two things: backwards, a start before the front means the first element,
+    and an end of INT_MAX means "all the rest" in both directions (so ONNX Runtime reads it).
+    """
+    if step < 0 and size and start < -size:
+        start = -size
+    if step < 0 and end in (2**31 - 1, 2**63 - 1):
+        end = -size - 1
+    return range(*slice(start, end, step).indices(size))
+
+
+@functools.lru_cache(maxsize=_CACHED)
 def slice_dim(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
     """Number of elements that ``[start:end:step]`` takes of an axis, None when that can't be said.
 
@@ -171,7 +192,7 @@ def slice_dim(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
     if step == 0:
         raise ZeroDivisionError("a slice with step 0")
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
-        return len(range(*slice(start, end, step).indices(size)))
+        return len(slice_places(size, start, end, step))
     if step < 0:
         whole = start in (-1, size - 1) or (isinstance(start, int) and start >= UNBOUNDED)
         return ceildiv(size, -step) if whole and isinstance(end, int) and end <= -UNBOUNDED else None
