@@ -70,7 +70,12 @@ def link(executable: Any, target: Target) -> bytes:
             run_tool([*command, *_FLAGS, "-o", os.path.relpath(output, folder), *names, "-lm"], Path(folder))
 
         executable.export_library(str(path), fcompile=compile_objects, workspace_dir=folder)
-        return path.read_bytes()
+        library = path.read_bytes()
+    if target.kind == "cuda":
+        from graphopt.backend.gpu import name_cubins
+
+        return name_cubins(library)
+    return library
 
 
 def run_tool(command: Sequence[str], folder: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import tvm
 from tvm import relax
 
+from graphopt.backend.gpu import cubin_codegen, schedule_for_gpu
 from graphopt.errors import CompileError
 from graphopt.targets import Target
 
@@ -32,12 +34,18 @@ def build_executable(module: tvm.IRModule, target: Target, *, inputs: int) -> An
         raise CompileError(f"the module has no Relax function main of at least {inputs} parameters")
     tvm_target = target.to_tvm()
     static = _check_calls(module, function)
+    scope: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if target.kind == "cuda":
         module = schedule_for_gpu(module, tvm_target)
+        scope = cubin_codegen(target)
     try:
         # Kernels check their arguments at each call, which for small ones is most of their code. What
         # static shapes could get wrong was found above.
-        with tvm_target, tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": static}):
+        with (
+            scope,
+            tvm_target,
+            tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": static}),
+        ):
             lowered = _drop_weight_checks(_lower(module), inputs)
             kernels = sum(isinstance(f, tvm.tirx.PrimFunc) for f in lowered.functions.values())
             mode = "compiled" if kernels <= _COMPILED_CALLS else "bytecode"
@@ -68,6 +76,9 @@ def _check_calls(module: tvm.IRModule, function: relax.Function) -> bool:
             if len(passed) != len(buffers):
                 raise CompileError(f"kernel {name} takes {len(buffers)} buffers, its call has {len(passed)}")
             for position, (kind, buffer) in enumerate(zip(passed, buffers, strict=True)):
+                if not isinstance(kind, relax.TensorType):  # a symbolic dimension, passed as a number
+                    static = False
+                    continue
                 given, taken = _extents(kind.shape), _extents(buffer.shape)
                 fits = len(given) == len(taken) and all(
                     left == right or None in (left, right) for left, right in zip(given, taken, strict=True)
@@ -130,21 +141,3 @@ def _drop_weight_checks(module: tvm.IRModule, inputs: int) -> tvm.IRModule:
     result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
     result.update_func(variable, slim)
     return result
-
-
-def schedule_for_gpu(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRModule:
-    """Bind the loops of every kernel to blocks and threads, by dlight's default rules.
-
-    Raises:
-        CompileError: no rule fits a kernel.
-    """
-    from tvm.s_tir import dlight
-
-    gpu = dlight.gpu
-    rules = (gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback())
-    with target:
-        module = dlight.ApplyDefaultSchedule(*rules)(module)
-    for name, function in module.functions.items():
-        if isinstance(function, tvm.tirx.PrimFunc) and "blockIdx.x" not in function.script():
-            raise CompileError(f"kernel {name.name_hint}: no GPU schedule was found for it")
-    return module
