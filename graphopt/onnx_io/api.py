@@ -113,7 +113,7 @@ def save(
     Raises:
         ModelError: the file can't be written, or is too large for protobuf.
     """
-    from graphopt.onnx_io.save import write_model
+    from graphopt.onnx_io.write import write_model
 
     with _no_gc():
         write_model(graph, Path(path), inline=inline, external=external)
@@ -125,7 +125,7 @@ def to_proto(graph: Graph, *, inline: bool = True) -> onnx.ModelProto:
     Raises:
         ModelError: it is too large for protobuf.
     """
-    from graphopt.onnx_io.save import model_proto
+    from graphopt.onnx_io.write import model_proto
 
     with _no_gc():
         return model_proto(graph, inline=inline)
