@@ -9,9 +9,11 @@ from graphopt_passes import (
     gelu,
     identities,
     layer_norm,
+    lower_int8,
     matmul_bias,
     pipelines,
     prune_magnitude,
+    quantize_static,
     shapes,
 )
 
@@ -24,8 +26,10 @@ __all__ = [
     "gelu",
     "identities",
     "layer_norm",
+    "lower_int8",
     "matmul_bias",
     "pipelines",
     "prune_magnitude",
+    "quantize_static",
     "shapes",
 ]

@@ -1,0 +1,126 @@
+"""Static post-training quantization: QuantizeLinear and DequantizeLinear where integers shall be.
+
+1. The *layers* are Conv, Gemm and MatMul with constant weights.
+2. What a layer reads must be quantized. So must, when a layer reads it through movement or
+   pooling, what that reads: all values along such a chain share one grid, and the chain can run on
+   integers. Of two layers that only an Add joins, the earlier one's result is quantized.
+3. The range of these values is measured on samples (min-max), their grid follows from it, and
+   every user of such a value gets it quantized and dequantized. A rectified value has the grid of
+   its range, which begins at 0; what comes before the rectifier is not rounded.
+4. Weights become s8 constants with one scale per output channel, biases s32 constants whose step
+   is that of the accumulator.
+
+The graph stays plain ONNX of floats; ``lower-int8`` turns it into integer arithmetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.rewriter import Rewriter
+from graphopt.pipeline import Context, Effect, Pass, register_pass
+from graphopt_passes.affine_quantization import Grid, activation_grid, quantize_bias, quantize_weight
+from graphopt_passes.calibration import Range, ranges
+from graphopt_passes.quantizable import Layer, layers_of, values_to_quantize
+
+
+@register_pass("quantize-static")
+@dataclass(frozen=True)
+class QuantizeStatic(Pass):
+    """Quantize Conv, Gemm and MatMul to 8 bits by ranges measured on sample inputs (min-max)."""
+
+    effect = Effect.LOSSY
+    samples: int = field(default=32, metadata={"help": "the most samples to calibrate on"})
+    per_channel: bool = field(default=True, metadata={"help": "one scale per output channel of a weight"})
+    symmetric: bool = field(default=False, metadata={"help": "the zero point of signed activations is 128"})
+    include: tuple[str, ...] = field(
+        default=("*",), metadata={"help": "shell patterns of the layers, by name of node, output or weight"}
+    )
+    exclude: tuple[str, ...] = field(
+        default=(), metadata={"help": "shell patterns of layers to keep in float"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ValueError("at least one sample is needed for calibration")
+
+    def run(self, rewriter: Rewriter, context: Context) -> None:
+        """Calibrates, then inserts the pairs and quantizes the weights."""
+        graph = rewriter.graph
+        layers = layers_of(graph, self.include, self.exclude)
+        groups = values_to_quantize(graph, layers)
+        if not groups:
+            return
+        values = [value for group in groups for value in group]
+        measured = ranges(graph, values, self._samples(graph, context))
+        grids: dict[Value, Grid] = {}
+        for group in groups:
+            low, high = _union([measured[value] for value in group])
+            grid = activation_grid(low, high, self.symmetric)
+            grids.update(dict.fromkeys(group, grid))
+        places = _places(graph, values)
+        for layer in layers:
+            self._quantize_layer(rewriter, layer, grids[layer.activation])
+        for value in values:
+            _quantize_value(rewriter, value, grids[value], places[value])
+        context.notes["ranges"] = {value.name: list(measured[value]) for value in values}
+
+    def _samples(self, graph: Graph, context: Context) -> Sequence[Mapping[str, Any]]:
+        from graphopt.evaluate import example_inputs
+
+        if context.inputs:
+            return context.inputs[: self.samples]
+        context.logger.warning("quantize-static calibrates on generated inputs: give samples of real ones")
+        return [example_inputs(graph, context.seed + i) for i in range(self.samples)]
+
+    def _quantize_layer(self, rewriter: Rewriter, layer: Layer, grid: Grid) -> None:
+        node, weight = layer.node, layer.weight
+        assert weight.const is not None
+        integers, scale = quantize_weight(weight.const.numpy(), layer.axis, self.per_channel)
+        with rewriter.rewrite("quantize-layer", node):
+            quantized = rewriter.constant(integers, f"{weight.name}_quantized")
+            factors = rewriter.constant(scale, f"{weight.name}_scale")
+            attrs = {"axis": layer.axis} if self.per_channel else {}
+            restored = rewriter.create("DequantizeLinear", [quantized, factors], attrs).output
+            rewriter.set_input(node, layer.weight_index, restored)
+            if layer.bias is not None and layer.bias.const is not None:
+                # The product is rounded to f32 once: its value is what bias and accumulator share.
+                step = np.asarray(grid.scale * scale, np.float32)
+                terms = quantize_bias(layer.bias.const.numpy().reshape(-1), step)
+                spread = np.broadcast_to(step, terms.shape) if self.per_channel else step
+                bias = rewriter.constant(terms, f"{layer.bias.name}_quantized")
+                steps = rewriter.constant(np.array(spread), f"{layer.bias.name}_scale")
+                axis = {"axis": 0} if self.per_channel else {}
+                term = rewriter.create("DequantizeLinear", [bias, steps], axis).output
+                rewriter.set_input(node, 2, term)
+
+
+def _union(found: Sequence[Range]) -> Range:
+    return min(low for low, _ in found), max(high for _, high in found)
+
+
+def _places(graph: Graph, values: Sequence[Value]) -> dict[Value, Node]:
+    """The node before which each value's pair goes: the one after its producer."""
+    nodes = graph.nodes
+    after = {node: nodes[index + 1] for index, node in enumerate(nodes[:-1])}
+    return {v: nodes[0] if v.producer is None else after[v.producer] for v in values}
+
+
+def _quantize_value(rewriter: Rewriter, value: Value, grid: Grid, before: Node) -> None:
+    with rewriter.rewrite("quantize-value", before):
+        scale = rewriter.constant(np.array(grid.scale), f"{value.name}_scale")
+        zero = rewriter.constant(np.array(grid.zero_point), f"{value.name}_zero_point")
+        quantized = rewriter.create(
+            "QuantizeLinear", [value, scale, zero], outputs=[f"{value.name}_quantized"]
+        ).output
+        restored = rewriter.create(
+            "DequantizeLinear", [quantized, scale, zero], outputs=[f"{value.name}_dequantized"]
+        ).output
+        for use in value.uses:
+            if isinstance(use.user, Node) and use.user is not quantized.producer:
+                rewriter.set_input(use.user, use.index, restored)
