@@ -9,7 +9,7 @@ from graphopt.ir.graph import Node
 from graphopt.ir.types import DType, QuantScheme, TensorType, Type
 from graphopt.ops.access import bad_attr, fail, fresh_shape, integer, integers, same_dtype, tensor, text
 from graphopt.ops.registry import Kind, declare
-from graphopt.ops.shapes import is_nonnegative, same_padding_output, transposed_output, window_output
+from graphopt.ops.shapes import at_most, same_padding_output, transposed_output, window_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,4 +183,4 @@ def _transposed_sizes(node: Node, spatial: Shape, slide: Window) -> Shape:
         return sizes
     # Padding makes it input times stride, but padding is never negative.
     wanted = [size * stride for size, stride in zip(spatial, slide.strides, strict=True)]
-    return tuple(w if is_nonnegative(full - w) else full for full, w in zip(sizes, wanted, strict=True))
+    return tuple(at_most(w, full) for full, w in zip(sizes, wanted, strict=True))

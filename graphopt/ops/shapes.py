@@ -201,7 +201,7 @@ def slice_dim(size: Dim, start: Dim, end: Dim, step: int) -> Dim | None:
         return None
     # A start past the end needs no clamping, the length becomes 0; nor does an end before the front.
     low = first if is_nonnegative(first) else maximum(first, 0)
-    high = size if isinstance(end, int) and end >= UNBOUNDED else _at_most(last, size)
+    high = size if isinstance(end, int) and end >= UNBOUNDED else at_most(last, size)
     length = ceildiv(high - low, step)
     return length if is_nonnegative(length) else maximum(length, 0)
 
@@ -213,14 +213,11 @@ def _from_front(size: Dim, position: Dim) -> Dim | None:
     return size + position if high is not None and high < 0 else None
 
 
-def _at_most(value: Dim, limit: Dim) -> Dim:
-    return (
-        value
-        if is_nonnegative(limit - value)
-        else limit
-        if is_nonnegative(value - limit)
-        else minimum(value, limit)
-    )
+def at_most(value: Dim, limit: Dim) -> Dim:
+    """The smaller of two, with bounds used to say which one it is where that is sure."""
+    if is_nonnegative(limit - value):
+        return value
+    return limit if is_nonnegative(value - limit) else minimum(value, limit)
 
 
 def reshape(source: Shape | None, target: Sequence[Dim | None]) -> list[Dim | None] | None:

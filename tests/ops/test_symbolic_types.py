@@ -12,7 +12,7 @@ from graphopt.ir.builder import Builder
 from graphopt.ir.dims import sym
 from graphopt.ir.graph import Attr, Graph, Node, Value
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import QuantScheme, TensorType, Type, UnknownType, tensor
+from graphopt.ir.types import QuantScheme, SequenceType, TensorType, Type, UnknownType, tensor
 from graphopt.ops import SEMANTICS
 
 N, C, H, W = (sym(name) for name in "nchw")
@@ -27,7 +27,7 @@ class Scratch:
     def value(self, spec: Any) -> Value | None:
         if spec is None or isinstance(spec, Value):
             return spec
-        if isinstance(spec, TensorType | UnknownType):
+        if isinstance(spec, TensorType | SequenceType | UnknownType):
             return self.builder.input("x", spec)
         array = np.asarray(spec)
         return self.builder.constant(
