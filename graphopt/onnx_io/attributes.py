@@ -9,6 +9,7 @@ from graphopt.errors import ModelError
 from graphopt.ir.graph import Attr, TypeAttr
 from graphopt.onnx_io.external import ExternalFiles
 from graphopt.onnx_io.tensors import decoded, dense_from_sparse, tensor_from_proto
+from graphopt.onnx_io.text import check_text
 from graphopt.onnx_io.types import DimReader
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class AttributeReader:
         graphs: dict[str, Binding] = {}
         for proto in node.attribute:
             name = proto.name
+            check_text((name, proto.ref_attr_name), where)
             if name in attrs or name in graphs:
                 raise ModelError(f'{where}: attribute "{name}" is there twice')
             scope: object = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 
 import onnx
 
@@ -11,11 +11,14 @@ from graphopt.ir.graph import CANONICAL_OPSET, FUSED_DOMAIN, Graph, Node, Region
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import Type
 from graphopt.onnx_io.export_attributes import fill_attribute
+from graphopt.onnx_io.export_tensors import fill_tensor
 from graphopt.onnx_io.export_types import type_proto
 from graphopt.onnx_io.schemas import schema
 from graphopt.onnx_io.scope import QUANTIZATION_KEY
 
 IR_VERSION = 13
+_SEES_OUTSIDE = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+"""Operators whose graphs may use values from outside; those of others stand alone."""
 
 
 class Exporter:
@@ -96,6 +99,19 @@ class Exporter:
             self._annotate(proto, value)
         self._nodes(proto.node, proto, region)
         self._outputs(proto, region, output_names)
+
+    def _fill_alone(self, proto: onnx.GraphProto, region: Region) -> None:
+        """As :meth:`_fill`, with copies of the constants that the graph uses inside of it."""
+        used = dict.fromkeys(value for value in region_operands(region) if value.is_constant)
+        outer = {value: self._names.pop(value) for value in used if value in self._names}
+        for value in used:
+            assert value.const is not None
+            self._names[value] = self._fresh(value.name)
+            fill_tensor(proto.initializer.add(), value.const, self._names[value])
+        self._fill(proto, region, None)
+        for value in used:
+            del self._names[value]
+        self._names.update(outer)
 
     def _outputs(self, proto: onnx.GraphProto, region: Region, names: Sequence[str] | None) -> None:
         """What the graph gives out. A value that is no output of a node in it, or is given out
@@ -188,7 +204,10 @@ class Exporter:
         for name, region in node.regions.items():
             attribute = proto.attribute.add(name=name, type=onnx.AttributeProto.GRAPH)
             attribute.g.name = region.name or name
-            self._fill(attribute.g, region, None)
+            if node.op in _SEES_OUTSIDE and not node.domain:
+                self._fill(attribute.g, region, None)
+            else:
+                self._fill_alone(attribute.g, region)
         self._describe_outputs(infos, node)
 
     def _fill_common(self, proto: onnx.NodeProto, node: Node) -> None:
@@ -259,6 +278,15 @@ def _optional_outputs(op: str) -> frozenset[int]:
     found = schema(op, "", CANONICAL_OPSET)
     outputs = [] if found is None else found.outputs
     return frozenset(i for i, formal in enumerate(outputs) if formal.option == formal.option.Optional)
+
+
+def region_operands(region: Region) -> Iterator[Value]:
+    """Everything that nodes and outputs of ``region`` use, inner regions included."""
+    for node in region:
+        yield from (value for value in node.inputs if value is not None)
+        for inner in node.regions.values():
+            yield from region_operands(inner)
+    yield from region.outputs
 
 
 def _fill_metadata(

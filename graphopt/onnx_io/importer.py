@@ -27,6 +27,7 @@ from graphopt.onnx_io.schemas import exists, newest_opset, since_version
 from graphopt.onnx_io.scope import Scope, given_names
 from graphopt.onnx_io.settle import settle
 from graphopt.onnx_io.tensors import dense_from_sparse, tensor_from_proto
+from graphopt.onnx_io.text import check_graph_text, check_model_text, check_node_text
 from graphopt.onnx_io.types import DimReader
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Importer:
             ModelError: the model is not valid, or can't be represented.
         """
         model, graph = self.model, self.graph
+        check_model_text(model)
         opset = self._opset(model.opset_import)
         graph.metadata = {entry.key: entry.value for entry in model.metadata_props}
         graph.body.metadata = {entry.key: entry.value for entry in model.graph.metadata_props}
@@ -179,6 +181,8 @@ class Importer:
     def _nodes(self, scope: Scope, nodes: Sequence[onnx.NodeProto], given: Mapping[str, None]) -> None:
         if scope.depth > MAX_DEPTH:
             raise ModelError(f"graphs and functions nest deeper than {MAX_DEPTH}, in {scope.where}")
+        for node in nodes:
+            check_node_text(node)
         for node in ordered_nodes(nodes, given, scope.where):
             self._node(scope, node)
 
@@ -196,6 +200,8 @@ class Importer:
         outputs = list(proto.output)
         while outputs and not outputs[-1]:
             outputs.pop()
+        if not outputs:
+            raise ModelError(f"{label} in {scope.where} has no outputs", hint="remove the node: it does nothing")
         function = self.functions and self.functions.get((proto.domain, proto.op_type, proto.overload))
         if function:
             self._inline(scope, proto, function, inputs, outputs)
@@ -245,6 +251,7 @@ class Importer:
         )
         region.doc = proto.doc_string
         region.metadata = {entry.key: entry.value for entry in proto.metadata_props}
+        check_graph_text(proto, f"a graph of {label}")
         inner.declare(proto)
         for info, given in zip(proto.input, types, strict=True):
             if info.name in inner.names:

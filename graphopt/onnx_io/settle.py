@@ -37,6 +37,9 @@ def settle(
         case OptionalType(), OptionalType():
             elem, conflict = settle(declared.elem, inferred.elem, known, anonymous)
             return OptionalType(elem), conflict
+        case _, OptionalType(elem=elem) if type(declared) is type(elem):
+            # A Loop may carry an optional in and give its content out; the file says which.
+            return settle(declared, elem, known, anonymous)
     return inferred, "kind" if type(declared) is not type(inferred) else ""
 
 

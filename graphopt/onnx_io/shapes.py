@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from graphopt.errors import ModelError
 from graphopt.ir.dims import Dim
 from graphopt.ir.types import TensorType, Type
+from graphopt.onnx_io.text import check_graph_text, check_text
 from graphopt.onnx_io.types import DimReader
 
 if TYPE_CHECKING:
@@ -25,11 +26,14 @@ def fixed_inputs(
     Raises:
         ModelError: an unknown dimension or input, or a shape that contradicts the model's.
     """
+    check_graph_text(model.graph, "the graph")
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = {info.name: info for info in model.graph.input if info.name not in initializers}
     names: dict[str, None] = {}
     for info in inputs.values():
-        names.update(dict.fromkeys(dim.dim_param for dim in _dims(info) if dim.dim_param))
+        params = [dim.dim_param for dim in _dims(info) if dim.dim_param]
+        check_text(params, f'the shape of "{info.name}"')
+        names.update(dict.fromkeys(params))
     for name, number in fixed.items():
         if name not in names:
             raise _unknown("dimension", name, names)

@@ -10,6 +10,7 @@ from graphopt.errors import ModelError
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.types import DType
 from graphopt.onnx_io.external import ExternalFiles, packed_size, unpack
+from graphopt.onnx_io.text import check_text
 from graphopt.onnx_io.types import element_type
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _external(
 ) -> Tensor:
     if dtype is DType.STR:
         raise ModelError(f"{where} has strings as external data, which ONNX does not allow")
+    check_text((text for entry in proto.external_data for text in (entry.key, entry.value)), where)
     entries = {entry.key: entry.value for entry in proto.external_data}
     if "location" not in entries:
         raise ModelError(f"{where} is external data without a location")

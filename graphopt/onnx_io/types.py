@@ -18,6 +18,7 @@ from graphopt.ir.types import (
     Type,
     UnknownType,
 )
+from graphopt.onnx_io.text import check_text
 
 if TYPE_CHECKING:
     import onnx
@@ -58,6 +59,7 @@ class DimReader:
 
     def named(self, text: str, hint: str) -> Dim:
         """The dimension that ``text`` names, a fresh one when it names none."""
+        check_text((text,), f'the shape of "{hint}"')
         if text in _ANONYMOUS or re.fullmatch(r"-?\d+", text):
             return self.fresh(hint)
         found = self._by_text.get(text)
