@@ -46,8 +46,15 @@ class Program:
         self.lengths[name] = length
         return name
 
+    def hidden(self, op: str, inputs: list[str], **attrs: Any) -> str:
+        """A value that only the next node uses, for it is no i64."""
+        name = f"hidden{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [name], **attrs))
+        return name
+
     def some(self) -> str:
-        return self.draw(st.sampled_from(sorted(self.lengths)))
+        name: str = self.draw(st.sampled_from(sorted(self.lengths)))
+        return name
 
     def step(self) -> None:
         draw, a = self.draw, self.some()
@@ -86,18 +93,11 @@ class Program:
                 self.emit(op, [a], 1, keepdims=1)
             case "where":
                 b = self.constant(draw(st.lists(st.integers(-1, 6), min_size=length, max_size=length)))
-                self.lengths["flag"] = length
-                self.nodes.append(
-                    helper.make_node(draw(st.sampled_from(COMPARE)), [a, b], [f"flag{len(self.nodes)}"])
-                )
-                del self.lengths["flag"]
-                self.emit("Where", [self.nodes[-1].output[0], b, a], length)
+                flag = self.hidden(draw(st.sampled_from(COMPARE)), [a, b])
+                self.emit("Where", [flag, b, a], length)
             case "cast":
                 self.emit(
-                    "Cast",
-                    [self.emit("Cast", [a], length, to=TensorProto.INT32)],
-                    length,
-                    to=TensorProto.INT64,
+                    "Cast", [self.hidden("Cast", [a], to=TensorProto.INT32)], length, to=TensorProto.INT64
                 )
 
     def model(self) -> onnx.ModelProto:
