@@ -1,0 +1,141 @@
+"""Small pieces of TIR that every kernel is made of: 64-bit loops, vector access, runs.
+
+All functions emit into the TIR builder that is open when they are called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+Expr: TypeAlias = Any  # a tirx expression or a Python int
+Buffer: TypeAlias = Any  # a tirx buffer
+
+
+def i64(value: Expr) -> Expr:
+    """`value` as a 64-bit index: indices of one kernel share one type, whatever is dynamic."""
+    return tirx.IntImm("int64", value) if isinstance(value, int) else value.astype("int64")
+
+
+def is_static(value: Expr) -> bool:
+    """Whether `value` is known at compile time."""
+    return isinstance(value, (int, tirx.IntImm))
+
+
+def static(value: Expr) -> Expr:
+    """`value` as a Python int where it is known, else itself."""
+    return int(value) if is_static(value) else value
+
+
+def bind(value: Expr) -> Expr:
+    """`value` computed once here and named, unless it is a Python int.
+
+    The name is read from a one-element local buffer: TVM's simplifier sees through a plain
+    binding, and takes seconds over the nests of divisions that symbolic sizes make.
+    """
+    if is_static(value):
+        return value
+    cell = T.alloc_buffer((1,), "int64", scope="local")
+    T.buffer_store(cell, value.astype("int64"), [0])
+    return T.Bind(cell[0])
+
+
+def ceil_div(a: Expr, b: Expr) -> Expr:
+    """a / b rounded up, for a >= 0 and b > 0; a Python int when both are."""
+    return (a + b - 1) // b
+
+
+def at_least(a: Expr, b: Expr) -> Expr:
+    """max(a, b), a Python int when both are."""
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else T.max(i64(a), i64(b))
+
+
+def at_most(a: Expr, b: Expr) -> Expr:
+    """min(a, b), a Python int when both are."""
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else T.min(i64(a), i64(b))
+
+
+def product(values: tuple[Expr, ...] | list[Expr]) -> Expr:
+    """The product of `values`, 1 when there are none."""
+    return math.prod(values, start=1)
+
+
+def serial(extent: Expr) -> AbstractContextManager[Expr]:
+    """A sequential loop over a 64-bit index."""
+    return T.serial(i64(0), i64(extent))
+
+
+def parallel(extent: Expr) -> AbstractContextManager[Expr]:
+    """A loop whose iterations threads share, over a 64-bit index."""
+    return T.parallel(i64(0), i64(extent))
+
+
+def workspace(size: Expr, dtype: str) -> Buffer:
+    """Private scratch of `size` elements, from the runtime's pool."""
+    allocated = T.alloc_buffer((i64(size),), dtype, align=64)
+    return T.decl_buffer((i64(size),), dtype, data=allocated.data)
+
+
+def register(lanes: int, dtype: str) -> Buffer:
+    """A vector that LLVM keeps in a register: written and read whole."""
+    return T.alloc_buffer((lanes,), dtype, scope="local")
+
+
+def lanes_of(buffer: Buffer, start: Expr, lanes: int) -> Expr:
+    """The vector buffer[start : start + lanes] of a flat buffer."""
+    return buffer[T.ramp(start, 1, lanes)] if lanes > 1 else buffer[start]
+
+
+def store_lanes(buffer: Buffer, start: Expr, lanes: int, value: Expr) -> None:
+    """buffer[start : start + lanes] = value, for a flat buffer."""
+    T.buffer_store(buffer, value, [T.ramp(start, 1, lanes) if lanes > 1 else start])
+
+
+def flat_view(buffer: Buffer) -> Buffer:
+    """The same memory as one dimension."""
+    return T.decl_buffer((i64(product([i64(d) for d in buffer.shape])),), buffer.dtype, data=buffer.data)
+
+
+def emit_run(extent: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
+    """body(j) for j in [0, extent), vectorised.
+
+    The last vector overlaps the one before it, so `body` must give the same result when it is
+    run twice for one j (a store of a pure function of j).
+    """
+    extent = static(extent)
+    if not isinstance(extent, int):
+        _emit_dynamic_run(extent, lanes, body)
+        return
+    if extent <= 0:
+        return
+    while lanes > extent:
+        lanes //= 2
+    full, tail = divmod(extent, lanes)
+    _emit_vectors(full, lanes, body)
+    if tail:
+        with T.vectorized(lanes) as lane:
+            body(lane.astype("int64") + i64(extent - lanes))
+
+
+def _emit_vectors(count: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
+    if isinstance(count, int) and count == 1:
+        with T.vectorized(lanes) as lane:
+            body(lane.astype("int64"))
+        return
+    with serial(count) as i, T.vectorized(lanes) as lane:
+        body(i * i64(lanes) + lane.astype("int64"))
+
+
+def _emit_dynamic_run(extent: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
+    with T.If(extent >= lanes):
+        with T.Then():
+            _emit_vectors(extent // lanes, lanes, body)
+            with T.If(extent % lanes > 0), T.Then(), T.vectorized(lanes) as lane:
+                body(extent - lanes + lane.astype("int64"))
+        with T.Else(), serial(extent) as j:
+            body(j)

@@ -1,0 +1,94 @@
+"""What a kernel needs to know of the machine, and the rule that turns it into register tiles.
+
+`graphopt.targets.Target` satisfies `Machine`; tests use `HostMachine`, a plain value.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Machine(Protocol):
+    """The part of a target description that kernels read."""
+
+    @property
+    def vector_bits(self) -> int: ...
+    @property
+    def vector_registers(self) -> int: ...
+    @property
+    def l1_bytes(self) -> int: ...
+    @property
+    def l2_bytes(self) -> int: ...
+    def has(self, feature: str) -> bool: ...
+
+
+@dataclass(frozen=True)
+class MachineSpec:
+    """A machine described by hand. Sizes of caches are in bytes, per core."""
+
+    vector_bits: int = 128
+    vector_registers: int = 16
+    l1_bytes: int = 32 << 10
+    l2_bytes: int = 512 << 10
+    features: tuple[str, ...] = ()
+
+    def has(self, feature: str) -> bool:
+        """Whether instructions of `feature` (LLVM's name) may be emitted."""
+        return feature in self.features
+
+
+@dataclass(frozen=True)
+class RegisterTile:
+    """`rows` scalars broadcast against `vectors` vectors: rows * vectors accumulators."""
+
+    rows: int
+    vectors: int
+
+
+# An accumulator may be used again after this many cycles, and two multiply-adds start in each.
+_LATENCY = 4
+_PER_CYCLE = 2
+# Share of a cycle that a load costs although it overlaps arithmetic; vectors at odd addresses
+# touch two cache lines.
+_BROADCAST_COST = 0.1
+_VECTOR_COST = 0.2
+_LARGE = 1 << 12
+
+
+def tile_cycles(rows: int, vectors: int) -> float:
+    """Modelled cycles of one reduction step over a register tile."""
+    arithmetic = max(rows * vectors / _PER_CYCLE, float(_LATENCY))
+    return arithmetic + rows * _BROADCAST_COST + vectors * _VECTOR_COST
+
+
+def _covered(total: int, tile: int) -> list[tuple[int, int]]:
+    """How `total` is cut: (count, size) of full tiles and of the tail."""
+    full, tail = divmod(total, tile)
+    return [(full, tile)] * (full > 0) + [(1, tail)] * (tail > 0)
+
+
+def choose_tile(machine: Machine, rows: int | None, vectors: int | None) -> RegisterTile:
+    """The register tile with the least modelled cycles for `rows` x `vectors` (None: large).
+
+    Accumulators, one row of vectors and one broadcast must fit the register file together.
+    """
+    rows = min(rows or _LARGE, _LARGE)
+    vectors = min(vectors or _LARGE, _LARGE)
+    budget = machine.vector_registers - (machine.vector_registers > 16)
+    candidates = [
+        RegisterTile(mr, nv)
+        for mr in range(1, min(rows, 16) + 1)
+        for nv in range(1, min(vectors, 8) + 1)
+        if mr * nv + nv + 1 <= budget
+    ]
+
+    def cycles(tile: RegisterTile) -> float:
+        return math.fsum(
+            count_r * count_v * tile_cycles(r, v)
+            for count_r, r in _covered(rows, tile.rows)
+            for count_v, v in _covered(vectors, tile.vectors)
+        )
+
+    return min(candidates, key=lambda tile: (round(cycles(tile), 3), -tile.rows))

@@ -1,0 +1,1 @@
+from graphopt.backend.kernels.shifted import emit_shifted as emit_pointwise

@@ -1,0 +1,296 @@
+"""Convolution as a sum of shifted planes (see geometry.py for the layout of the scratch).
+
+For each image, group and chunk of rows: the input is copied into phase planes, then every block of
+`rows` output channels computes all flat positions of the chunk into a slab, tile by tile, each
+tile's accumulators in registers over the whole reduction; last, the slab's true outputs are
+stored. The planes of a chunk fit the L2 cache (L1 when a group has one channel).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from graphopt.backend.kernels.arithmetic import Arithmetic
+from graphopt.backend.kernels.conv import ConvSpec, Store, row_tile
+from graphopt.backend.kernels.emit import (
+    Buffer,
+    Expr,
+    at_most,
+    bind,
+    ceil_div,
+    emit_run,
+    flat_view,
+    i64,
+    lanes_of,
+    parallel,
+    product,
+    serial,
+    store_lanes,
+    workspace,
+)
+from graphopt.backend.kernels.geometry import Planes, plan_planes
+from graphopt.backend.kernels.machine import RegisterTile
+from graphopt.backend.kernels.tile import Tile
+
+Loop: TypeAlias = Callable[[Expr], AbstractContextManager[Expr]]
+
+_UNROLLED_TAPS = 8
+# Below this many multiply-adds, waking threads costs more than it brings.
+_PARALLEL_WORK = 1 << 17
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """One convolution being emitted."""
+
+    spec: ConvSpec
+    arithmetic: Arithmetic
+    sizes: Planes
+    """The planes with sizes as plain expressions: scratch is allocated before sizes are named."""
+    planes: Planes
+    tile: RegisterTile
+    x: Buffer
+    w: Buffer
+    store: Store
+    padding: int
+
+    @property
+    def channels(self) -> int:
+        """Words of channels per group."""
+        return ceil_div(self.spec.group_in, self.arithmetic.group)
+
+    @property
+    def lanes(self) -> int:
+        return self.arithmetic.lanes
+
+    def padding_word(self) -> Expr:
+        """The word that stands outside the image."""
+        return self.arithmetic.make_word([T.cast(self.padding, self.spec.dtype)] * self.arithmetic.group)
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Where in the convolution the loops stand: `rows` outputs of the first axis from `first`."""
+
+    scratch: Buffer
+    image: Expr
+    group: Expr
+    first: Expr
+    rows: Expr
+
+
+def emit_shifted(
+    spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, store: Store, padding: int = 0
+) -> None:
+    """Emit any convolution; `padding` is the number that stands outside the image."""
+    tile = row_tile(spec, arithmetic)
+    sizes = _plan(spec, arithmetic, tile, lambda value: value)
+    planes = _plan(spec, arithmetic, tile, bind)
+    kernel = _Kernel(spec, arithmetic, sizes, planes, tile, x, flat_view(w), store, padding)
+    chunks = bind(ceil_div(planes.axes[0].out, planes.rows))
+    size = kernel.channels * sizes.phases * sizes.plane
+    shared: Loop = parallel if _worth_threads(spec) else serial
+    if spec.groups > 1:
+        with shared(spec.batch * spec.groups) as item:
+            scratch = workspace(size, arithmetic.word)
+            with serial(chunks) as index:
+                chunk = _chunk(kernel, scratch, item // spec.groups, item % spec.groups, index)
+                _emit_chunk(kernel, chunk, serial)
+        return
+    scratch = workspace(size, arithmetic.word)
+    with serial(spec.batch) as image, serial(chunks) as index:
+        _emit_chunk(kernel, _chunk(kernel, scratch, image, i64(0), index), shared)
+
+
+def _plan(
+    spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile, bind: Callable[[Expr], Expr]
+) -> Planes:
+    machine = arithmetic.machine
+    channels = ceil_div(spec.group_in, arithmetic.group)
+    phases = math.prod(axis.phases for axis in spec.axes)
+    return plan_planes(
+        spec.axes,
+        words_per_position=max(channels * phases, tile.rows * 4),
+        budget=(machine.l2_bytes if channels > 1 else machine.l1_bytes) // 2 // arithmetic.word_bytes,
+        lanes=arithmetic.lanes,
+        tile_lanes=tile.vectors * arithmetic.lanes,
+        bind=bind,
+    )
+
+
+def _worth_threads(spec: ConvSpec) -> bool:
+    work = product(spec.out_spatial) * spec.batch * (spec.out_channels * spec.group_in * spec.taps)
+    return not isinstance(work, int) or work >= _PARALLEL_WORK
+
+
+def _chunk(kernel: _Kernel, scratch: Buffer, image: Expr, group: Expr, index: Expr) -> _Chunk:
+    out, rows = kernel.planes.axes[0].out, kernel.planes.rows
+    first = bind(index * rows)
+    if not (isinstance(out, int) and isinstance(rows, int) and out % rows == 0):
+        rows = bind(at_most(i64(rows), i64(out) - first))
+    return _Chunk(scratch, image, group, first, rows)
+
+
+def _emit_chunk(kernel: _Kernel, chunk: _Chunk, loop: Loop) -> None:
+    with loop(kernel.channels) as channel:
+        _emit_planes(kernel, chunk, channel)
+    full, tail = divmod(kernel.spec.group_out, kernel.tile.rows)
+    if full:
+        with loop(full) as block:
+            _emit_block(kernel, chunk, block, kernel.tile.rows)
+    if tail:
+        _emit_block(kernel, chunk, i64(full), tail)
+
+
+def _emit_planes(kernel: _Kernel, chunk: _Chunk, channel: Expr) -> None:
+    """Copy one word of channels of the chunk into its phase planes, with padding."""
+    planes = kernel.planes
+    base = channel * (planes.phases * planes.plane)
+    for index, phases in enumerate(itertools.product(*(range(axis.phases) for axis in planes.axes))):
+        start = base + index * planes.plane
+        with ExitStack() as stack:
+            outer = tuple(stack.enter_context(serial(extent)) for extent in planes.extents[:-1])
+            _emit_row(kernel, chunk, channel, phases, outer, start)
+        # What tiles read past the end must not be slow numbers (denormals).
+        _fill(kernel, chunk, start + planes.stored, planes.plane - planes.stored)
+
+
+def _fill(kernel: _Kernel, chunk: _Chunk, start: Expr, extent: Expr) -> None:
+    def body(j: Expr) -> None:
+        T.buffer_store(chunk.scratch, kernel.padding_word(), [start + j])
+
+    emit_run(extent, kernel.lanes, body)
+
+
+def _emit_row(
+    kernel: _Kernel,
+    chunk: _Chunk,
+    channel: Expr,
+    phases: tuple[int, ...],
+    outer: tuple[Expr, ...],
+    plane_start: Expr,
+) -> None:
+    """Copy one row along the last axis, or fill it where it lies outside the image."""
+    planes = kernel.planes
+    *outer_axes, axis = planes.axes
+    offsets = (chunk.first, *(0 for _ in planes.axes[1:]))
+    start = plane_start + planes.flat((*outer, 0))
+    low, high = (bind(end) for end in axis.inside(phases[-1], offsets[-1], planes.extents[-1]))
+    source = [a.source(r, o + q) for a, r, o, q in zip(outer_axes, phases, offsets, outer, strict=False)]
+
+    def copy(j: Expr) -> None:
+        coordinate = axis.source(phases[-1], offsets[-1] + low + j)
+        elements = _elements(kernel, chunk, channel, (*source, coordinate))
+        T.buffer_store(chunk.scratch, kernel.arithmetic.make_word(elements), [start + low + j])
+
+    def copy_row() -> None:
+        _fill(kernel, chunk, start, low)
+        emit_run(high - low, kernel.lanes, copy)
+        _fill(kernel, chunk, start + high, planes.extents[-1] - high)
+
+    conditions = [
+        condition
+        for a, s in zip(outer_axes, source, strict=True)
+        for condition in (s >= 0, s < a.size)
+    ]
+    if not conditions:
+        copy_row()
+        return
+    with T.If(tirx.all(*conditions)):
+        with T.Then():
+            copy_row()
+        with T.Else():
+            _fill(kernel, chunk, start, planes.extents[-1])
+
+
+def _elements(kernel: _Kernel, chunk: _Chunk, channel: Expr, position: tuple[Expr, ...]) -> list[Expr]:
+    """The input elements of one word; channels past the last read as 0."""
+    spec, group = kernel.spec, kernel.arithmetic.group
+    elements = []
+    for g in range(group):
+        c = channel * group + g
+        value = kernel.x[(chunk.image, chunk.group * spec.group_in + c, *position)]
+        if spec.group_in % group > 0 and g >= spec.group_in % group:
+            value = T.if_then_else(c < spec.group_in, value, T.cast(0, spec.dtype))
+        elements.append(value)
+    return elements
+
+
+def _emit_block(kernel: _Kernel, chunk: _Chunk, block: Expr, rows: int) -> None:
+    """All positions of the chunk for `rows` output channels, into a slab and then out."""
+    planes, lanes = kernel.planes, kernel.lanes
+    slab = workspace(rows * kernel.sizes.slab, kernel.arithmetic.accumulator)
+    vectors = ceil_div(planes.positions(chunk.rows), lanes)
+    full, tail = divmod(vectors, kernel.tile.vectors) if isinstance(vectors, int) else (None, 0)
+    if full is None:
+        full = bind(ceil_div(vectors, kernel.tile.vectors))
+    span = kernel.tile.vectors * lanes
+    if not isinstance(full, int) or full:
+        with serial(full) as tile:
+            _emit_tile(kernel, chunk, block, slab, tile * span, (rows, kernel.tile.vectors))
+    if tail:
+        _emit_tile(kernel, chunk, block, slab, i64(full * span), (rows, tail))
+    _emit_outputs(kernel, chunk, block, slab, rows)
+
+
+def _emit_tile(
+    kernel: _Kernel, chunk: _Chunk, block: Expr, slab: Buffer, position: Expr, shape: tuple[int, int]
+) -> None:
+    """Sum one register tile over channels and taps, and put it into the slab."""
+    spec, planes, lanes = kernel.spec, kernel.planes, kernel.lanes
+    rows, vectors = shape
+    blocks = ceil_div(spec.group_out, kernel.tile.rows)
+    words = kernel.channels * spec.taps
+    w_base = (chunk.group * blocks + block) * (words * kernel.tile.rows)
+    tile = Tile(kernel.arithmetic, rows, vectors)
+    tile.start()
+    looped = _looped_axes(spec.kernel)
+    with serial(kernel.channels) as channel, ExitStack() as stack:
+        outer = tuple(stack.enter_context(serial(extent)) for extent in spec.kernel[:looped])
+        for inner in itertools.product(*(range(extent) for extent in spec.kernel[looped:])):
+            taps = (*outer, *inner)
+            plane, shift = planes.tap(taps)
+            x_base = (channel * planes.phases + plane) * planes.plane + position + shift
+            index: Expr = 0
+            for extent, tap in zip(spec.kernel, taps, strict=True):
+                index = index * extent + tap
+            w_row = w_base + (channel * spec.taps + index) * kernel.tile.rows
+            tile.step(
+                [lanes_of(chunk.scratch, x_base + v * lanes, lanes) for v in range(vectors)],
+                lambda m, w_row=w_row: kernel.w[w_row + m],  # type: ignore[misc]
+            )
+    for m in range(rows):
+        for v in range(vectors):
+            store_lanes(slab, position + (m * planes.slab + v * lanes), lanes, tile.vector(m, v))
+
+
+def _looped_axes(kernel: tuple[int, ...]) -> int:
+    """How many leading axes of the kernel are loops, the rest being unrolled."""
+    for axes in range(len(kernel)):
+        if math.prod(kernel[axes:]) <= _UNROLLED_TAPS:
+            return axes
+    return len(kernel)
+
+
+def _emit_outputs(kernel: _Kernel, chunk: _Chunk, block: Expr, slab: Buffer, rows: int) -> None:
+    """Hand the true outputs of a slab to the store, row by row."""
+    spec, planes = kernel.spec, kernel.planes
+    extents = (chunk.rows, *(axis.out for axis in planes.axes[1:]))
+    with serial(rows) as m, ExitStack() as stack:
+        outer = tuple(stack.enter_context(serial(extent)) for extent in extents[:-1])
+        channel = chunk.group * spec.group_out + block * kernel.tile.rows + m
+
+        def body(j: Expr) -> None:
+            local = (*outer, j)
+            position = (chunk.first + local[0], *local[1:])
+            kernel.store(slab[m * planes.slab + planes.flat(local)], (chunk.image, channel, *position))
+
+        emit_run(extents[-1], kernel.lanes, body)

@@ -1,0 +1,62 @@
+"""Whole TIR functions around single kernels, for tests and measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tvm
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from graphopt.backend.kernels.conv import ConvSpec, emit_conv, packed_conv_shape
+from graphopt.backend.kernels.emit import Buffer, Expr
+from graphopt.backend.kernels.machine import Machine
+
+Epilogue = Callable[[Expr, tuple[Expr, ...]], Expr]
+
+
+def kernel_prim_func(
+    arguments: dict[str, tuple[tuple[Expr, ...], str]], body: Callable[[dict[str, Buffer]], None]
+) -> Any:
+    """A function of the named buffers (shape, dtype), whose loops `body` emits."""
+    with IRBuilder() as builder:
+        with T.prim_func(s_tir=True):
+            T.func_name("main")
+            T.func_attr({"global_symbol": "main", "tirx.noalias": True})
+            buffers = {
+                name: T.arg(name, T.buffer(shape, dtype)) for name, (shape, dtype) in arguments.items()
+            }
+            with T.sblock("root"):
+                T.reads()
+                T.writes()
+                body(buffers)
+    return builder.get()
+
+
+def conv_prim_func(spec: ConvSpec, machine: Machine, relu: bool = False) -> Any:
+    """main(x, w, bias, out): a convolution with bias and, if asked, ReLU."""
+
+    def body(buffers: dict[str, Buffer]) -> None:
+        def store(value: Expr, index: tuple[Expr, ...]) -> None:
+            value = value + buffers["bias"][index[1]]
+            value = T.max(value, T.cast(0, spec.dtype)) if relu else value
+            T.buffer_store(buffers["out"], value, list(index))
+
+        emit_conv(spec, machine, buffers["x"], buffers["w"], store)
+
+    packed = "float32" if spec.dtype == "float16" else spec.dtype
+    return kernel_prim_func(
+        {
+            "x": ((spec.batch, spec.in_channels, *spec.spatial), spec.dtype),
+            "w": (packed_conv_shape(spec, machine), packed),
+            "bias": ((spec.out_channels,), spec.dtype),
+            "out": ((spec.batch, spec.out_channels, *spec.out_spatial), spec.dtype),
+        },
+        body,
+    )
+
+
+def build(function: Any, target: dict[str, Any] | str) -> Any:
+    """Compile a standalone function; index the result with "main"."""
+    return tvm.compile(tvm.IRModule({"main": function}), target=tvm.target.Target(target))

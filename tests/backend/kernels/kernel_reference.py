@@ -1,0 +1,37 @@
+"""Independent references and helpers for kernel tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphopt.backend.kernels.conv import ConvSpec
+from graphopt.backend.kernels.machine import MachineSpec
+
+# Two shapes of register file; both run on any x86-64-v3 host.
+WIDE = MachineSpec(256, 16, 32 << 10, 1 << 20, ("avx2", "fma"))
+TINY_CACHE = MachineSpec(128, 16, 1 << 10, 8 << 10)
+MACHINES = {"x86-64-v3": WIDE, "small cache": TINY_CACHE}
+CPU = {"kind": "llvm", "mcpu": "x86-64-v3"}
+
+
+def conv_reference(spec: ConvSpec, x: np.ndarray, w: np.ndarray, padding: float = 0) -> np.ndarray:
+    """Convolution by summing shifted slices, in the type of `x` and `w`."""
+    rank = len(spec.kernel)
+    pads = [(0, 0), (0, 0), *zip(spec.pads_begin, spec.pads_end, strict=True)]
+    padded = np.pad(x, pads, constant_values=padding)
+    out_spatial = tuple(
+        (padded.shape[2 + i] - (spec.kernel[i] - 1) * spec.dilations[i] - 1) // spec.strides[i] + 1
+        for i in range(rank)
+    )
+    out = np.zeros((x.shape[0], spec.out_channels, *out_spatial), x.dtype)
+    for group in range(spec.groups):
+        inputs = padded[:, group * spec.group_in : (group + 1) * spec.group_in]
+        rows = slice(group * spec.group_out, (group + 1) * spec.group_out)
+        for taps in np.ndindex(*spec.kernel):
+            window = tuple(
+                slice(t * d, t * d + (o - 1) * s + 1, s)
+                for t, d, o, s in zip(taps, spec.dilations, out_spatial, spec.strides, strict=True)
+            )
+            values = inputs[(slice(None), slice(None), *window)]
+            out[:, rows] += np.einsum("nc...,oc->no...", values, w[(rows, slice(None), *taps)])
+    return out
