@@ -71,7 +71,8 @@ class Executable:
     """A loaded artifact: call it with arrays, get arrays.
 
     Several threads may call one executable; their calls take turns. For calls that run side by side,
-    load the artifact once for each thread: the weights are shared, the working memory is not.
+    load the artifact once for each thread: the weights are shared, the working memory is not. A forked
+    child has none of the worker threads: start processes by spawn, or load with ``threads=1``.
 
     Returned arrays belong to the caller and stay valid after further calls and after :meth:`close`.
     """
@@ -113,7 +114,7 @@ class Executable:
                 whatever supports DLPack on the CPU; data that starts at a multiple of 64 bytes and
                 is contiguous is used in place, other data is copied.
             out: arrays to write outputs into, all in order or some by name.
-            named: arrays by input name.
+            named: arrays by input name; an input named ``out`` goes into the mapping.
 
         Returns:
             The outputs in order; where ``out`` has an array for one, that array.
@@ -123,7 +124,10 @@ class Executable:
             ArtifactError: the executable was closed.
         """
         if args and isinstance(args[0], Mapping):
-            args, named = args[1:], {**args[0], **named}
+            mapping, *args_left = args
+            for name in mapping.keys() & named.keys():
+                raise InputError(f"input {name!r} was passed twice, in the mapping and by name")
+            args, named = tuple(args_left), {**mapping, **named}
         arrays = self._signature.arrange(args, named)
         with self._lock:
             if self._entry is None:

@@ -133,6 +133,7 @@ def test_outputs_are_written_where_the_caller_wants(toy: Executable) -> None:
         (lambda f: f(rows(2), rows(2)), "2 arrays for 1 inputs"),
         (lambda f: f(xs=rows(2)), "no input 'xs' (did you mean 'x'?)"),
         (lambda f: f(rows(2), x=rows(2)), "passed twice"),
+        (lambda f: f({"x": rows(2)}, x=rows(2)), "passed twice"),
         (lambda f: f(rows(2).astype(np.float64)), "input 'x': expected float32, got float64"),
         (lambda f: f(rows(2).astype(">f4")), "input 'x': expected float32, got >f4"),
         (lambda f: f([[1.0] * 8]), "input 'x' is a list, not an array"),
@@ -201,6 +202,24 @@ def test_threads_take_turns_and_all_get_their_own_result(toy: Executable) -> Non
                 wrong.append(seed)
 
     workers = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_two_loads_of_one_artifact_run_side_by_side(toy_path: Path) -> None:
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        with load(toy_path, threads=2) as executable:
+            for count in range(1, 200):
+                x = rows(count, seed)
+                if not np.allclose(executable(x)[0], x * WEIGHT + 1, atol=1e-6):
+                    wrong.append(seed)
+
+    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
