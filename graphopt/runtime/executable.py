@@ -125,7 +125,7 @@ class Executable:
         """
         if args and isinstance(args[0], Mapping):
             mapping, *args_left = args
-            for name in mapping.keys() & named.keys():
+            for name in filter(named.__contains__, mapping):
                 raise InputError(f"input {name!r} was passed twice, in the mapping and by name")
             args, named = tuple(args_left), {**mapping, **named}
         arrays = self._signature.arrange(args, named)
