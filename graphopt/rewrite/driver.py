@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -153,7 +154,8 @@ def _visitable(rewriter: Rewriter) -> list[Node]:
 
 def _erase_unused(rewriter: Rewriter, match: Match) -> None:
     """Erases matched nodes that lost their users, and constants that only erased nodes used."""
-    for node in match.interior:
+    # Against program order, whichever way the pattern was walked: users go before what they use.
+    for node in sorted(match.interior, key=functools.cmp_to_key(_against_program_order)):
         if not node.erased and not any(output.num_uses for output in node.outputs):
             rewriter.erase(node)
     erased = [node for node in (match.root, *match.interior) if node.erased]
@@ -161,3 +163,7 @@ def _erase_unused(rewriter: Rewriter, match: Match) -> None:
         # The rewrite itself may have erased it already.
         if value is not None and rewriter.graph.constants.get(value.name) is value and not value.num_uses:
             rewriter.erase_constant(value)
+
+
+def _against_program_order(a: Node, b: Node) -> int:
+    return 1 if a.is_before(b) else -1

@@ -179,7 +179,7 @@ class Match:
     values: dict[str, Value] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     interior: list[Node] = field(default_factory=list)
-    """Matched nodes but the root and shared ones, consumers before producers."""
+    """Matched nodes but the root and shared ones."""
 
     def __getitem__(self, name: str) -> Value:
         return self.values[name]

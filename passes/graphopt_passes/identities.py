@@ -59,6 +59,10 @@ def _only_output(match: Match) -> Refusal | None:
     return None if len(match.root.outputs) == 1 else refuse("{} has several outputs", match.root)
 
 
+def _as_add(rewriter: Rewriter, match: Match) -> Value:
+    return rewriter.create("Add", [match["x"], match["y"]]).output
+
+
 _x = var("x")
 _zero, _one = const(value=0), const(value=1)
 _true, _false = const(value=1), const(value=0)
@@ -67,6 +71,7 @@ ARITHMETIC_RULES = (
     Rule("identity", op("Identity", _x), take_x),
     Rule("dropout-at-inference", op("Dropout", _x, ...), take_x, _is_inference),
     Rule("single-operand", op(["Concat", "Sum", "Max", "Min", "Mean"], _x), take_x, keeps_type),
+    Rule("sum-of-two", op("Sum", _x, var("y")), _as_add),
     Rule("split-into-one", op("Split", _x, ...), take_x, _only_output),
     Rule("add-zero", op("Add", _x, _zero), take_x, keeps_type, (Assumes.SIGN_OF_ZERO,)),
     Rule("subtract-zero", op("Sub", _x, _zero), take_x, keeps_type, (Assumes.SIGN_OF_ZERO,)),

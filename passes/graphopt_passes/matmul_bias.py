@@ -94,7 +94,9 @@ def _scaled(rewriter: Rewriter, value: Value, factor: object) -> Value:
 def _take_alpha(rewriter: Rewriter, match: Match) -> Value:
     attrs = {name: value for name, value in match.root.attrs.items() if name != "alpha"}
     b = _scaled(rewriter, match["b"], match.root.attrs["alpha"])
-    return rewriter.create("Gemm", [match["a"], b, match.get("c")], attrs, name=match.root.name).output
+    return rewriter.create(
+        "Gemm", [match["a"], b, *match.root.inputs[2:]], attrs, name=match.root.name
+    ).output
 
 
 def _take_beta(rewriter: Rewriter, match: Match) -> Value:
