@@ -197,11 +197,14 @@ def build(
         kernels: for each kernel, the nodes of the final graph that it computes.
 
     Raises:
-        CompileError: TVM refuses the module, or a weight has an element type that code can't use.
+        CompileError: TVM refuses the module, two weights share a name, or one has an element type that
+            code can't use.
         LinkError: there is no C compiler, or it failed.
     """
     from graphopt.backend.relax_build import build_executable
 
+    if len(dict(weights)) != len(weights):
+        raise CompileError("two weights of one module have the same name")
     for name, array in weights:
         if str(array.dtype) not in DTYPES:
             raise CompileError(f"weight {name!r} has element type {array.dtype}, which kernels can't use")

@@ -178,6 +178,9 @@ def test_modules_that_can_t_be_built_are_refused() -> None:
     specs = [TensorSpec("x", "float32", (1,))]
     with pytest.raises(CompileError, match="no Relax function main"):
         build_executable(tvm.IRModule({}), Target.parse("native"), inputs=1)
+    with pytest.raises(CompileError, match="two weights of one module have the same name"):
+        twice = [("w", ONE), ("w", 2 * ONE)]
+        build(None, Target.parse("native"), weights=twice, inputs=specs, outputs=specs, gir="")
     strange: Any = np.zeros(3, np.complex64)
     with pytest.raises(CompileError, match="weight 'w' has element type complex64"):
         build(None, Target.parse("native"), weights=[("w", strange)], inputs=specs, outputs=specs, gir="")
