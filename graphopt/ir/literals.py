@@ -100,7 +100,7 @@ def format_data(tensor: Tensor) -> str | None:
         items = _format_numbers(tensor.dtype, array.reshape(-1))
         if items is None:
             return f'x"{np.ascontiguousarray(array).tobytes().hex()}"'
-    text = items[0] if tensor.shape == () else f"[{', '.join(items)}]"
+    text = items[0] if tensor.shape == () and len(items) == 1 else f"[{', '.join(items)}]"
     return text if len(text) <= INLINE_CHARACTERS else None
 
 

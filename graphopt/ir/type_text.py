@@ -20,7 +20,7 @@ from graphopt.ir.types import (
 )
 
 _QUOTED = r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\""
-_TENSOR = rf"(?:[a-z0-9]+|\?)\[(?:[^\]'\"\n]|{_QUOTED})*\](?:<(?:[^>'\"\n]|{_QUOTED})*>)?"
+_TENSOR = rf"(?:[a-z0-9]+|\?)\[(?:[^\]'\"\n%={{}}]|{_QUOTED})*\](?:<(?:[^>'\"\n]|{_QUOTED})*>)?"
 _CORE = re.compile(rf"{_TENSOR}|unknown")
 _WRAPPERS = re.compile(r"(?:(?:seq|optional|sparse)\()*")
 _PARTS = re.compile(rf"([a-z0-9]+|\?)\[((?:[^\]'\"\n]|{_QUOTED})*)\](?:<((?:[^>'\"\n]|{_QUOTED})*)>)?")

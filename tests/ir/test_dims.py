@@ -84,7 +84,9 @@ def test_equal_dimensions_are_equal() -> None:
     assert maximum(n + 1, n) == n + 1
 
 
-@pytest.mark.parametrize("text", ["", "n +", "f(n)", "n.m", "1.5", "True", "n // 0", "(" * 500, "sym(3)", "n if n else 1"])
+@pytest.mark.parametrize(
+    "text", ["", "n +", "f(n)", "n.m", "1.5", "True", "n // 0", "(" * 500, "sym(3)", "n if n else 1"]
+)
 def test_what_is_no_dimension(text: str) -> None:
     with pytest.raises(TextError):
         parse(text)
