@@ -73,7 +73,8 @@ def _finish(
     """The function around a body: views declared, arguments that are not read left out."""
     used = frozenset(tirx.analysis.undefined_vars(body, []))
     declared = [(flat, buffer) for flat, buffer in arguments.views if flat in used]
-    whole = tirx.SeqStmt([*(tirx.DeclBuffer(flat, data=buffer.data) for flat, buffer in declared), body])
+    statements = [*(tirx.DeclBuffer(flat, data=buffer.data) for flat, buffer in declared), body]
+    whole = tirx.SeqStmt(statements) if len(statements) > 1 else body
     needed = frozenset(tirx.analysis.undefined_vars(whole, []))
     kept = {
         position: buffer for position, buffer in sorted(arguments.buffers.items()) if buffer in needed

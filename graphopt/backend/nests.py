@@ -45,9 +45,8 @@ class Group:
 
     def place(self, index: Expr, indices: list[Expr]) -> None:
         """Sets the dimensions' indices; the last one carries the whole, which offsets undo."""
-        for dim in self.dims[:-1]:
-            indices[dim] = _ZERO
-        indices[self.dims[-1]] = index
+        for dim in self.dims:
+            indices[dim] = index if dim == self.dims[-1] else _ZERO
 
 
 def bits_of(dtype: str) -> int:
@@ -188,7 +187,7 @@ def emit_groups(context: Context, groups: list[Group], lanes: int, body: Body) -
 
     def run(outer: dict[int, Expr]) -> None:
         if across is None:
-            _emit_vectors(context, groups[inner].extent, lanes, lambda j: body({**outer, inner: j}))
+            emit_vectors(context, groups[inner].extent, lanes, lambda j: body({**outer, inner: j}))
         else:
             _emit_tiles(context, groups, across, lanes, lambda at: body({**outer, **at}))
 
@@ -252,17 +251,19 @@ def emit_outer(
 def _emit_line(context: Context, extent: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
     """One dimension: chunks for the threads, vectors within."""
     if isinstance(extent, int) and extent < 2 * CHUNK:
-        _emit_vectors(context, extent, lanes, body)
+        emit_vectors(context, extent, lanes, body)
         return
     whole = isinstance(extent, int) and extent % CHUNK == 0
     count = extent // CHUNK if whole else (i64(extent) + (CHUNK - 1)) // CHUNK
     with parallel(static(count)) as chunk:
         first = chunk * CHUNK
         length = CHUNK if whole else tirx.min(i64(extent) - first, CHUNK)
-        _emit_vectors(context, length, lanes, lambda j: body(first + j))
+        emit_vectors(context, length, lanes, lambda j: body(first + j))
 
 
-def _emit_vectors(context: Context, extent: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
+def emit_vectors(context: Context, extent: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
+    """body(j) for j in [0, extent), in vectors; ``body`` must be harmless to run twice for one j."""
+
     def inner(j: Expr) -> None:
         context.vector_variables = variables_of(j)
         body(j)
@@ -282,6 +283,6 @@ def _emit_tiles(
         columns = tirx.min(i64(wide) - column * _TILE, _TILE)
         with serial(rows) as i:
             at = row * _TILE + i
-            _emit_vectors(
+            emit_vectors(
                 context, columns, min(lanes, _TILE), lambda j: body({across: at, inner: column * _TILE + j})
             )

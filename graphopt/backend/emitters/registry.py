@@ -5,16 +5,17 @@ An emitter writes loops into the open kernel and hands each finished element to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Arguments
 from graphopt.backend.kernels.emit import workspace
 from graphopt.backend.nests import emit_value
-from graphopt.backend.readers import Context, Memory, flat_offset, variables_of
+from graphopt.backend.readers import Context, Indices, Memory, flat_offset, variables_of
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.dims import product
@@ -22,7 +23,11 @@ from graphopt.ir.graph import Node, Value
 from graphopt.targets import Target
 
 Sink = Callable[[Expr, Sequence[Expr]], None]
-"""sink(element, indices) emits the store of one element; storing an element twice is harmless."""
+"""sink(element, indices) emits the store of one element; storing an element twice is harmless.
+
+While the context is tracing it only reads what the store would read.
+"""
+Touch = Callable[[Indices], object]
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,15 @@ class Work:
     context: Context
     arguments: Arguments
     target: Target
+
+    def touch(self, sinks: Mapping[int, Sink], node: Node, index_of: Callable[[Indices], Sequence[Expr]]) -> Touch:
+        """What reads, while tracing, all that ``sinks`` read for the element at ``index_of(indices)``."""
+
+        def read(indices: Indices) -> None:
+            for output, sink in sinks.items():
+                sink(tirx.Var("element", dtype_of(node.outputs[output])), index_of(indices))
+
+        return read
 
     def shape(self, value: Value) -> list[Expr]:
         """Extents of a value as 64-bit expressions."""
@@ -65,7 +79,8 @@ class Work:
         shape = self.shape(value)
 
         def store(element: Expr, indices: Sequence[Expr]) -> None:
-            T.buffer_store(buffer, element, [flat_offset(indices, shape)])
+            if self.context.trace is None:
+                T.buffer_store(buffer, element, [flat_offset(indices, shape)])
 
         return store
 
@@ -76,6 +91,10 @@ class Work:
 
         def store(element: Expr, indices: Sequence[Expr]) -> None:
             context.memory[value] = Memory(lambda _: element)
+            if context.trace is not None:
+                context.read(final, indices)
+                del context.memory[value]
+                return
             outer = context.vector_variables
             context.vector_variables = frozenset[Expr]().union(*(variables_of(index) for index in indices))
             T.buffer_store(buffer, context.expression(final, indices), [flat_offset(indices, shape)])

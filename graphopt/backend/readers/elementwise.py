@@ -19,6 +19,7 @@ from graphopt.backend.symbolic import Expr, type_of
 from graphopt.ir.graph import Node
 
 _NARROW = ("float16", "bfloat16")
+_FMOD = {"float32": "fmodf", "float64": "fmod"}
 _SQRT_HALF = math.sqrt(0.5)
 
 
@@ -224,7 +225,12 @@ def _div(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
 def _mod(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     x, y = args
     if is_float(x):
-        return tirx.fmod(x, y)
+        x, y = context.bind(x), context.bind(y)
+        rest = context.bind(tirx.call_pure_extern(type_of(x), _FMOD[type_of(x)], x, y))
+        if node.attrs.get("fmod", 0):
+            return rest
+        zero = const(0, x)
+        return tirx.Select(tirx.all(rest != zero, tirx.Not(tirx.EQ((rest < zero).astype("int8"), (y < zero).astype("int8")))), rest + y, rest)
     return tirx.truncmod(x, y) if node.attrs.get("fmod", 0) else tirx.floormod(x, y)
 
 
@@ -274,14 +280,21 @@ def _bit_shift(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     return tirx.Select(y < const(bits, y), shifted, const(0, x))
 
 
+
+
+def countable(x: Expr) -> Expr:
+    """Truth values as integers: TVM compares them as if they were floats."""
+    return x.astype("int8") if type_of(x) == "bool" else x
+
+
 _BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "And": tirx.And,
     "Or": tirx.Or,
-    "Xor": tirx.NE,
+    "Xor": lambda x, y: tirx.NE(countable(x), countable(y)),
     "BitwiseAnd": tirx.bitwise_and,
     "BitwiseOr": tirx.bitwise_or,
     "BitwiseXor": tirx.bitwise_xor,
-    "Equal": tirx.EQ,
+    "Equal": lambda x, y: tirx.EQ(countable(x), countable(y)),
     "Less": tirx.LT,
     "Greater": tirx.GT,
     "LessOrEqual": tirx.LE,

@@ -130,12 +130,16 @@ def _scales(context: Context, node: Node) -> list[Expr | None]:
     axes = [
         axis % len(shape) for axis in cast("tuple[int, ...]", node.attrs.get("axes", tuple(range(len(shape)))))
     ]
-    given = context.constant(node.input(2))
+    value = node.input(2)
+    given = context.constant(value)
+    read = value is not None and given is None and shape_of(value) != (0,)
     result: list[Expr | None] = [None] * len(shape)
     for place, axis in enumerate(axes):
         if given is not None and given.size:
             scale = float(given.reshape(-1)[place])
             result[axis] = None if scale == 1 else tirx.const(scale, "float32")
+        elif read and value is not None:
+            result[axis] = context.read(value, (tirx.IntImm("int64", place),)).astype("float32")
         elif shape[axis] != out[axis]:
             ratio = context.extent(out[axis]).astype("float32") / context.extent(shape[axis]).astype("float32")
             result[axis] = ratio
