@@ -112,7 +112,8 @@ def _format_numbers(dtype: DType, flat: Array) -> list[str] | None:
     if dtype in (DType.C64, DType.C128):
         dtype = DType.F32 if dtype is DType.C64 else DType.F64
         flat = np.ascontiguousarray(flat).view(dtype.numpy)
-    texts = [repr(i) for i in flat.tolist()] if dtype is DType.F64 else [str(i) for i in flat]
+    shown = map(repr, flat.tolist()) if dtype is DType.F64 else map(str, flat)
+    texts = [f"{text}.0" if text.lstrip("-").isdigit() else text for text in shown]
     back = _float_array(dtype, [float(text) for text in texts])
     return texts if back.tobytes() == np.ascontiguousarray(flat).tobytes() else None
 
