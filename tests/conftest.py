@@ -17,7 +17,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="rewrite the golden graphs; review the diff")
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite the golden graphs; review the diff"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

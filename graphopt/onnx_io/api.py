@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graphopt.errors import ModelError
+from graphopt.ir.collector import paused_collector
 from graphopt.ir.graph import Graph
 from graphopt.onnx_io.external import ExternalFiles
 
@@ -38,7 +37,7 @@ def load(
     """
     path = Path(model) if isinstance(model, str | os.PathLike) else None
     base = Path(folder) if folder is not None else path.parent if path is not None else None
-    with _no_gc():
+    with paused_collector():
         proto = _parse(model)
         return _import(proto, ExternalFiles(base), dims or {}, input_shapes or {})
 
@@ -86,18 +85,6 @@ def _parse(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.Mode
     return proto
 
 
-@contextlib.contextmanager
-def _no_gc() -> Iterator[None]:
-    # Nothing that is made here dies here; collecting would only look at it again and again.
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def save(
     graph: Graph, path: str | os.PathLike[str], *, inline: bool = True, external: bool | None = None
 ) -> None:
@@ -115,7 +102,7 @@ def save(
     """
     from graphopt.onnx_io.write import write_model
 
-    with _no_gc():
+    with paused_collector():
         write_model(graph, Path(path), inline=inline, external=external)
 
 
@@ -127,7 +114,7 @@ def to_proto(graph: Graph, *, inline: bool = True) -> onnx.ModelProto:
     """
     from graphopt.onnx_io.write import model_proto
 
-    with _no_gc():
+    with paused_collector():
         return model_proto(graph, inline=inline)
 
 
@@ -135,7 +122,7 @@ def to_onnx_ir(graph: Graph, *, inline: bool = True) -> onnx_ir.Model:
     """The model for onnx_ir; data that lies on disk stays there."""
     from graphopt.onnx_io.to_ir import to_ir_model
 
-    with _no_gc():
+    with paused_collector():
         return to_ir_model(graph, inline=inline)
 
 
@@ -147,6 +134,6 @@ def from_onnx_ir(model: onnx_ir.Model) -> Graph:
     """
     from graphopt.onnx_io.from_ir import to_shallow_proto
 
-    with _no_gc():
+    with paused_collector():
         proto, files = to_shallow_proto(model)
         return _import(proto, files, {}, {})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from graphopt.ir.collector import paused_collector
 from graphopt.ir.graph import Graph
 from graphopt.ir.semantics import Semantics
 from graphopt.pipeline.base import Context, Pass
@@ -73,4 +74,5 @@ class Pipeline:
             self, graph, context or Context(), verify=verify, dump_dir=dump_dir,
             instruments=instruments, semantics=semantics,
         )  # fmt: skip
-        return runner.run(fuel, progress)
+        with paused_collector():
+            return runner.run(fuel, progress)
