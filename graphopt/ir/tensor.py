@@ -100,12 +100,16 @@ class Tensor:
         """First 16 hex digits of the SHA-256 of element type, shape and data; reads all the data once."""
         if self._digest is None:
             hasher = hashlib.sha256(str(self.type).encode())
-            array = self.numpy()
-            if self.dtype is DType.STR:
-                for item in array.flat:
+            chunks = getattr(self.source, "chunks", None)
+            if chunks is not None and self.dtype.bits >= 8:
+                for piece in chunks():  # data in a file, read without filling the memory
+                    hasher.update(piece)
+            elif self.dtype is DType.STR:
+                for item in self.numpy().flat:
                     text = item if isinstance(item, bytes) else str(item).encode()
                     hasher.update(len(text).to_bytes(8, "little") + text)
             else:
+                array = self.numpy()
                 hasher.update(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
             self._digest = hasher.hexdigest()[:16]
         return self._digest
