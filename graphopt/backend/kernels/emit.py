@@ -15,6 +15,7 @@ from tvm.script.ir_builder import tirx as T
 
 Expr: TypeAlias = Any  # a tirx expression or a Python int
 Buffer: TypeAlias = Any  # a tirx buffer
+Loop: TypeAlias = Callable[[Expr], AbstractContextManager[Expr]]
 
 
 def i64(value: Expr) -> Expr:

@@ -11,10 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeAlias
-
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -23,6 +21,7 @@ from graphopt.backend.kernels.conv import ConvSpec, Store, row_tile
 from graphopt.backend.kernels.emit import (
     Buffer,
     Expr,
+    Loop,
     at_most,
     bind,
     ceil_div,
@@ -39,8 +38,6 @@ from graphopt.backend.kernels.emit import (
 from graphopt.backend.kernels.geometry import Planes, plan_planes
 from graphopt.backend.kernels.machine import RegisterTile
 from graphopt.backend.kernels.tile import Tile
-
-Loop: TypeAlias = Callable[[Expr], AbstractContextManager[Expr]]
 
 _UNROLLED_TAPS = 8
 # Below this many multiply-adds, waking threads costs more than it brings.

@@ -11,6 +11,7 @@ from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.conv import ConvSpec, emit_conv, packed_conv_shape
 from graphopt.backend.kernels.emit import Buffer, Expr
+from graphopt.backend.kernels.gemm import GemmSpec, emit_gemm, packed_gemm_shape
 from graphopt.backend.kernels.machine import Machine
 
 Epilogue = Callable[[Expr, tuple[Expr, ...]], Expr]
@@ -52,6 +53,35 @@ def conv_prim_func(spec: ConvSpec, machine: Machine, relu: bool = False) -> Any:
             "w": (packed_conv_shape(spec, machine), packed),
             "bias": ((spec.out_channels,), spec.dtype),
             "out": ((spec.batch, spec.out_channels, *spec.out_spatial), spec.dtype),
+        },
+        body,
+    )
+
+
+def gemm_prim_func(spec: GemmSpec, machine: Machine) -> Any:
+    """main(a, b, out): a [*batch, m, k]; b packed, or [*batch, k, n], or [*batch, n, k] if transposed."""
+
+    def body(buffers: dict[str, Buffer]) -> None:
+        def read_b(*index: Expr) -> Expr:
+            *batch, k, n = index
+            return buffers["b"][(*batch, n, k) if spec.b_transposed else index]
+
+        emit_gemm(
+            spec,
+            machine,
+            lambda *index: buffers["a"][index],
+            buffers["b"] if spec.packed else read_b,
+            lambda value, index: T.buffer_store(buffers["out"], value, list(index)),
+        )
+
+    packed = "float32" if spec.dtype == "float16" else spec.dtype
+    unpacked_b = (spec.n, spec.k) if spec.b_transposed else (spec.k, spec.n)
+    b = (packed_gemm_shape(spec, machine), packed) if spec.packed else ((*spec.batch, *unpacked_b), spec.dtype)
+    return kernel_prim_func(
+        {
+            "a": ((*spec.batch, spec.m, spec.k), spec.dtype),
+            "b": b,
+            "out": ((*spec.batch, spec.m, spec.n), spec.dtype),
         },
         body,
     )

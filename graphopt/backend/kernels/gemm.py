@@ -1,0 +1,265 @@
+"""Matrix product: out[*batch, m, n] = sum over k of a[*batch, m, k] * b[*batch, k, n].
+
+Vectors run along n, scalars of `a` are broadcast. A constant `b` is packed into panels at compile
+time; any other is packed panel by panel as the kernel runs. Rows left over after whole register
+tiles are computed by smaller tiles of their own, so a symbolic m costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from tvm.script.ir_builder import tirx as T
+
+from graphopt.backend.kernels.arithmetic import Arithmetic, float_arithmetic
+from graphopt.backend.kernels.emit import (
+    Buffer,
+    Expr,
+    Loop,
+    at_most,
+    bind,
+    ceil_div,
+    flat_view,
+    i64,
+    parallel,
+    product,
+    serial,
+    workspace,
+)
+from graphopt.backend.kernels.machine import Machine, RegisterTile, choose_tile
+from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
+
+Array = npt.NDArray[np.generic]
+Store: TypeAlias = Callable[[Expr, tuple[Expr, ...]], None]
+Reader: TypeAlias = Callable[..., Expr]
+"""read(*batch, row, column): the expression that loads one element."""
+
+# Rows that one thread takes at a time: a multiple of every register tile's rows is not needed.
+_ROW_TILES_PER_CHUNK = 16
+_PARALLEL_WORK = 1 << 17
+
+
+@dataclass(frozen=True)
+class GemmSpec:
+    """A (batched) matrix product. `batch`, `m` and, for an unpacked b, `n` and `k` may be symbolic."""
+
+    m: Expr
+    n: Expr
+    k: Expr
+    batch: tuple[Expr, ...] = ()
+    packed: bool = True
+    """b is constant and was packed by `pack_gemm_weights`."""
+    weight_batches: int = 1
+    """Matrices in a packed b."""
+    b_transposed: bool = False
+    """An unpacked b lies with k innermost: how it is packed, not what its reader returns."""
+    dtype: str = "float32"
+
+
+def row_tile(spec: GemmSpec, arithmetic: Arithmetic) -> RegisterTile:
+    """The register tile: rows of a times vectors of columns of b."""
+    rows = spec.m if isinstance(spec.m, int) else None
+    vectors = ceil_div(spec.n, arithmetic.lanes) if isinstance(spec.n, int) else None
+    return choose_tile(arithmetic.machine, rows, vectors)
+
+
+def gemm_arithmetic(spec: GemmSpec, machine: Machine) -> Arithmetic:
+    """How `spec` is computed on `machine`."""
+    return float_arithmetic(machine, spec.dtype)
+
+
+def packed_gemm_shape(spec: GemmSpec, machine: Machine) -> tuple[int, ...]:
+    """Shape of the packed weights: [matrices, panels, words of k, columns of a panel]."""
+    return packed_shape(spec, gemm_arithmetic(spec, machine))
+
+
+def packed_shape(spec: GemmSpec, arithmetic: Arithmetic) -> tuple[int, ...]:
+    """`packed_gemm_shape` for a given arithmetic."""
+    width = row_tile(spec, arithmetic).vectors * arithmetic.lanes
+    return (spec.weight_batches, ceil_div(spec.n, width), ceil_div(spec.k, arithmetic.group), width)
+
+
+def pack_gemm_weights(spec: GemmSpec, machine: Machine, b: Array) -> Array:
+    """Weights [k, n] or [weight_batches, k, n] in panel order, padded with 0."""
+    return pack_words(spec, gemm_arithmetic(spec, machine), b)
+
+
+def pack_words(spec: GemmSpec, arithmetic: Arithmetic, b: Array) -> Array:
+    """`pack_gemm_weights` for a given arithmetic."""
+    matrices, panels, depth, width = packed_shape(spec, arithmetic)
+    padded = np.zeros((matrices, depth * arithmetic.group, panels * width), b.dtype)
+    padded[:, : spec.k, : spec.n] = b.reshape(matrices, spec.k, spec.n)
+    split = padded.reshape(matrices, depth, arithmetic.group, panels, width)
+    return np.ascontiguousarray(arithmetic.pack_words(split.transpose(0, 3, 1, 4, 2)))
+
+
+def emit_gemm(
+    spec: GemmSpec,
+    machine: Machine,
+    a: Reader,
+    b: Buffer | Reader,
+    store: Store,
+    weight_batch: Callable[[tuple[Expr, ...]], Expr] | None = None,
+) -> None:
+    """Emit the product; each result is handed to store(value, (*batch, m, n)).
+
+    Args:
+        a: reads an element of a at (*batch, m, k).
+        b: what `pack_gemm_weights` returned (`spec.packed`), else reads b at (*batch, k, n).
+        store: called while the loops are open; the value has type `spec.dtype`.
+        weight_batch: which packed matrix a batch index uses, the first by default.
+    """
+    arithmetic = gemm_arithmetic(spec, machine)
+
+    def cast_store(value: Expr, index: tuple[Expr, ...]) -> None:
+        store(value.astype(spec.dtype), index)
+
+    kernel = _Kernel(spec, arithmetic, row_tile(spec, arithmetic), a, cast_store)
+    if spec.packed:
+        _emit_packed(kernel, flat_view(b), weight_batch or (lambda _: i64(0)))
+    else:
+        _emit_unpacked(kernel, b)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """One product being emitted."""
+
+    spec: GemmSpec
+    arithmetic: Arithmetic
+    tile: RegisterTile
+    a: Reader
+    store: Store
+
+    @property
+    def width(self) -> int:
+        """Columns of a panel."""
+        return self.tile.vectors * self.arithmetic.lanes
+
+    @property
+    def depth(self) -> Expr:
+        """Words of the reduction."""
+        return ceil_div(self.spec.k, self.arithmetic.group)
+
+
+def _emit_packed(
+    kernel: _Kernel, weights: Buffer, weight_batch: Callable[[tuple[Expr, ...]], Expr]
+) -> None:
+    spec = kernel.spec
+    chunk = _ROW_TILES_PER_CHUNK * kernel.tile.rows
+    chunks = bind(ceil_div(spec.m, chunk))
+    full, tail = divmod(spec.n, kernel.width)
+    panels = full + (tail > 0)
+    with ExitStack() as stack:
+        batch = tuple(stack.enter_context(serial(extent)) for extent in spec.batch)
+        matrix = weight_batch(batch) * (panels * kernel.depth * kernel.width)
+
+        def emit_panel(index: Expr, columns: int, chunk_index: Expr) -> None:
+            start = matrix + index * (kernel.depth * kernel.width)
+            panel = Panel(weights, start, kernel.width, kernel.depth)
+            first = bind(chunk_index * chunk)
+            rows = spec.m if chunks == 1 else bind(at_most(i64(chunk), i64(spec.m) - first))
+            _emit_rows(kernel, batch, panel, (index, columns), (first, rows))
+
+        if full:
+            with _shared(spec)(full * chunks) as item:
+                emit_panel(item // chunks, kernel.width, item % chunks)
+        if tail:
+            with _shared(spec)(chunks) as item:
+                emit_panel(i64(full), tail, item)
+
+
+def _shared(spec: GemmSpec) -> Loop:
+    work = product(spec.batch) * spec.m * spec.n * spec.k
+    return serial if isinstance(work, int) and work < _PARALLEL_WORK else parallel
+
+
+def _emit_unpacked(kernel: _Kernel, b: Reader) -> None:
+    spec, width = kernel.spec, kernel.width
+    m, n, k = bind(spec.m), bind(spec.n), bind(spec.k)
+    panels = bind(ceil_div(n, width))
+    depth = bind(ceil_div(k, kernel.arithmetic.group))
+    with _shared(spec)(product(spec.batch) * panels) as item:
+        scratch = workspace(kernel.depth * width, kernel.arithmetic.word)
+        panel = Panel(scratch, i64(0), width, depth)
+        index = item % panels
+        batch = _unflatten(item // panels, spec.batch)
+
+        def emit_panel(columns: Expr) -> None:
+            def word(step: Expr, j: Expr) -> Expr:
+                return kernel.arithmetic.make_word([b(*batch, step, index * width + j)])
+
+            emit_pack_panel(kernel.arithmetic, panel, columns, word, spec.b_transposed)
+            _emit_rows(kernel, batch, panel, (index, columns), (i64(0), m))
+
+        _emit_whole_or_tail(index, n, width, emit_panel)
+
+
+def _emit_whole_or_tail(index: Expr, n: Expr, width: int, emit: Callable[[Expr], None]) -> None:
+    """emit(columns) for panel `index`: `width` columns, or what is left of n."""
+    if isinstance(n, int) and n % width == 0:
+        emit(width)
+        return
+    if isinstance(n, int) and n < width:
+        emit(n)
+        return
+    with T.If(index < n // width):
+        with T.Then():
+            emit(width)
+        with T.Else():
+            emit(bind(n % width))
+
+
+def _unflatten(index: Expr, extents: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The index along each of `extents` of a flat index."""
+    indices: list[Expr] = []
+    for extent in reversed(extents[1:]):
+        indices.append(bind(index % extent))
+        index = bind(index // extent)
+    return (index, *reversed(indices)) if extents else ()
+
+
+def _emit_rows(
+    kernel: _Kernel,
+    batch: tuple[Expr, ...],
+    panel: Panel,
+    columns: tuple[Expr, Expr],
+    span: tuple[Expr, Expr],
+) -> None:
+    """All rows of `span` (first, count) times one panel, `columns` being (panel index, count)."""
+    first, count = span
+    index, width = columns
+    most = kernel.tile.rows
+
+    def emit_tile(start: Expr, rows: int) -> None:
+        def scalar(m: int, k: Expr) -> Expr:
+            return kernel.arithmetic.make_word([kernel.a(*batch, start + m, k)])
+
+        def store(m: int, j: Expr, value: Expr) -> None:
+            kernel.store(value, (*batch, start + m, index * kernel.width + j))
+
+        emit_tile_product(kernel.arithmetic, panel, rows, width, scalar, store)
+
+    if isinstance(count, int):
+        full, tail = divmod(count, most)
+        if full:
+            with serial(full) as block:
+                emit_tile(first + block * most, most)
+        if tail:
+            emit_tile(first + full * most, tail)
+        return
+    with serial(count // most) as block:
+        emit_tile(first + block * most, most)
+    done = bind(first + count // most * most)
+    rest = bind(count % most)
+    for rows in (8, 4, 2, 1):
+        if rows < most:
+            # The larger tails before this one took the higher bits of `rest`.
+            before = rest // (2 * rows) * (2 * rows)
+            with T.If(rest // rows % 2 == 1), T.Then():
+                emit_tile(bind(done + before), rows)
