@@ -116,9 +116,8 @@ class NodeMaker:
         try:
             types = self.semantics.infer(node)
         except TypeInferenceError as error:
-            raise ModelError(
-                f"{label}: {error.message}", hint=error.hint or "the model is not valid"
-            ) from error
+            message = error.message if error.message.startswith(label) else f"{label}: {error.message}"
+            raise ModelError(message, hint=error.hint or "the model is not valid here") from error
         for value, type in zip(node.outputs, types, strict=False):
             value.type = type
 
