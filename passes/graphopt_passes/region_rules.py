@@ -65,7 +65,7 @@ def is_cheap(node: Node) -> bool:
 
 def can_be_inside(node: Node) -> bool:
     """Whether ``node`` can be part of a region at all."""
-    if node.regions or not is_pure(node):
+    if node.regions or not used_outputs(node) or not is_pure(node):
         return False
     if not (is_elementwise(node) or is_indexed(node) or is_heavy(node)):
         return False
