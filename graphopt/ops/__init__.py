@@ -5,6 +5,7 @@ One module per family holds the type rules; importing this package registers the
 
 from graphopt.ops import (  # noqa: F401 - each registers its operators
     attention,
+    content_rules,
     control,
     convolution,
     elementwise,

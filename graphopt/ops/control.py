@@ -6,7 +6,7 @@ from graphopt.errors import TypeInferenceError
 from graphopt.ir.dims import Dim
 from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Node, Region
 from graphopt.ir.types import OptionalType, SequenceType, TensorType, Type, UnknownType
-from graphopt.ops.access import axis, fail, fresh, integer, integers, tensor
+from graphopt.ops.access import axis, fail, fresh, integer, integers, tensor, value_of
 from graphopt.ops.content import static_content
 from graphopt.ops.registry import Kind, declare
 
@@ -62,10 +62,13 @@ def fused(node: Node) -> list[Type]:
 
 @declare(Kind.CONTROL, "If")
 def if_rule(node: Node) -> list[Type]:
-    """What the two branches have in common."""
+    """What the two branches have in common; the types of one branch where it is sure to be taken."""
     yes, no = _region(node, "then_branch").outputs, _region(node, "else_branch").outputs
     if len(yes) != len(no):
         raise TypeInferenceError(f"{node.label}: the branches give {len(yes)} and {len(no)} values")
+    taken = static_content(value_of(node, 0))
+    if taken in ((0,), (1,)):
+        return [value.type for value in (yes if taken == (1,) else no)]
     return [join(node, i, a.type, b.type) for i, (a, b) in enumerate(zip(yes, no, strict=True))]
 
 

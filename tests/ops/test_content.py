@@ -20,6 +20,7 @@ from graphopt.ir.types import UnknownType, tensor
 from graphopt.ops import SEMANTICS, partial_content, static_content, symbolic_content
 from graphopt.ops.content import MAX_DEPTH
 from tests.ops.support import Importer
+from tests.ops.test_symbolic_types import Scratch
 
 SIZES = {"n": 3, "c": 4, "h": 7}
 BINARY = ("Add", "Sub", "Mul", "Div", "Mod", "Min", "Max")
@@ -154,6 +155,18 @@ def test_common_chains_are_fully_known() -> None:
     assert symbolic_content(node("Cast", node("Cast", last, to=1), to=7)) == (2 * h,)
     # Truncation and floor differ below zero, and h - 1 may be below zero.
     assert symbolic_content(node("Div", node("Sub", last, 1), 2)) is None
+
+
+def test_pads_in_the_order_of_pytorch_are_turned_round() -> None:
+    """PyTorch writes F.pad's (last axis first) pairs as a matrix that is flipped, transposed and flattened."""
+    scratch = Scratch()
+    zeros = scratch.node("ConstantOfShape", [[2]], value=Tensor.of(np.array([0]))).output
+    pairs = scratch.node("Reshape", [scratch.node("Concat", [[5, 6], zeros], axis=0).output, [-1, 2]]).output
+    flipped = scratch.node("Slice", [pairs, [-1], [-(2**63)], [0], [-1]]).output
+    pads = scratch.node("Reshape", [scratch.node("Transpose", [flipped], perm=(1, 0)).output, [-1]]).output
+    assert static_content(pads) == (0, 5, 0, 6)
+    padded = scratch.node("Pad", [tensor("f32", sym("n"), sym("w")), pads]).output
+    assert str(padded.type) == "f32[n, w + 11]"
 
 
 def test_inputs_are_unknown_even_with_a_default() -> None:

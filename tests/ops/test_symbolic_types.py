@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from graphopt.errors import TypeInferenceError
 from graphopt.ir.builder import Builder
 from graphopt.ir.dims import sym
 from graphopt.ir.graph import Attr, Graph, Node, Value
@@ -203,3 +204,72 @@ def test_expand_by_where_on_minus_one() -> None:
 def test_fresh_symbols_are_deterministic() -> None:
     node = Scratch().node("NonZero", [IMAGE])
     assert SEMANTICS.infer(node) == SEMANTICS.infer(node) == [node.output.type]
+
+
+def branches(scratch: Scratch, condition: Any, yes: Type, no: Type) -> str:
+    builder = scratch.builder
+    node = builder.node("If", [scratch.value(condition)], [("y", UnknownType())])
+    for name, type in (("then_branch", yes), ("else_branch", no)):
+        region = builder.region(node, name)
+        value = scratch.value(type)
+        assert value is not None
+        builder.outputs([value], region)
+    (type,) = SEMANTICS.infer(node)
+    return str(type)
+
+
+def test_if_gives_what_its_branches_share() -> None:
+    unsure = tensor("bool")
+    assert branches(Scratch(), unsure, tensor("f32", N, 3), tensor("f32", N, 4)) == "f32[n, sym('y.1')]"
+    assert branches(Scratch(), unsure, tensor("f32", N, 3), tensor("f32", N)) == "f32[*]"
+    assert branches(Scratch(), np.bool_(True), tensor("f32", N, 3), tensor("i64", N)) == "f32[n, 3]"
+    with pytest.raises(TypeInferenceError, match="nothing in common"):
+        branches(Scratch(), unsure, tensor("f32", N), tensor("i64", N))
+
+
+@pytest.mark.parametrize(
+    ("count", "carried_after", "keep_going", "expected"),
+    [
+        (np.int64(5), tensor("f32", N), True, "f32[n]; i64[5, 2]"),
+        (np.int64(5), tensor("f32", N), False, "f32[n]; i64[sym('y1.0'), 2]"),
+        (tensor("i64"), tensor("f32", N), True, "f32[n]; i64[sym('y1.0'), 2]"),
+        (np.int64(5), tensor("f32", C), True, "f32[sym('y0.0')]; i64[5, 2]"),
+    ],
+)
+def test_loop_types(count: Any, carried_after: TensorType, keep_going: bool, expected: str) -> None:
+    scratch = Scratch()
+    builder = scratch.builder
+    inputs = [scratch.value(count), None, scratch.value(tensor("f32", N))]
+    node = builder.node("Loop", inputs, [("y0", UnknownType()), ("y1", UnknownType())])
+    body = builder.region(node, "body")
+    _, condition, _ = (
+        builder.input(name, type, body)
+        for name, type in (("i", tensor("i64")), ("more", tensor("bool")), ("state", tensor("f32", N)))
+    )
+    again = condition if keep_going else scratch.value(tensor("bool"))
+    after, row = scratch.value(carried_after), scratch.value(tensor("i64", 2))
+    assert again is not None and after is not None and row is not None
+    builder.outputs([again, after, row], body)
+    assert "; ".join(str(type) for type in SEMANTICS.infer(node)) == expected
+
+
+def test_elements_of_a_sequence_may_differ_in_their_symbolic_sizes() -> None:
+    scratch = Scratch()
+    pieces = scratch.node("SplitToSequence", [tensor("f32", N, H), np.int64(2)], axis=1).output
+    first, second = (scratch.node("SequenceAt", [pieces, np.int64(i)]).output for i in (0, 1))
+    assert isinstance(first.type, TensorType) and isinstance(second.type, TensorType)
+    assert first.type.shape != second.type.shape
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "expected"),
+    [
+        ("Gelu", [IMAGE], "f32[n, 3, h, w]"),
+        ("FusedMatMul", [tensor("f32", N, H, 8), tensor("f32", N, 8, W)], "f32[n, h, w]"),
+        ("DynamicQuantizeMatMul", [tensor("f32", N, 8), tensor("u8", 8, W), np.float32(1)], "f32[n, w]"),
+        ("QLinearAdd", [tensor("u8", N, 3), np.float32(1), np.uint8(0), tensor("u8", 3)], "u8[n, 3]<q8u>"),
+        ("MysteryOp", [IMAGE], "unknown"),
+    ],
+)
+def test_operators_of_onnx_runtime(op: str, inputs: list[Any], expected: str) -> None:
+    assert texts(op, inputs, domain="com.microsoft") == expected
