@@ -7,6 +7,7 @@ contiguous.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def _pieces(context: Context, value: Value) -> Iterator[tuple[Node | None, int, 
         return
     axis = int(node.attrs.get("axis", 0)) % len(shape_of(value))  # type: ignore[call-overload]
     offsets = concat_offsets(node)
-    for place, (first, last) in enumerate(zip(offsets, offsets[1:], strict=False)):
+    for place, (first, last) in enumerate(itertools.pairwise(offsets)):
         if first != last:
             yield node, axis, context.extent(first), context.extent(last - first), place
 

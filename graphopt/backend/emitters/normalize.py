@@ -265,10 +265,10 @@ def _group_norm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     view = View([extents[0], tirx.IntImm("int64", groups), size, *extents[2:]], read, dtype)
 
     def row(row: Row) -> None:
-        def element(place: Place) -> Expr:
+        def raw(place: Place) -> Expr:
             return context.closed(lambda: read(place.indices))
 
-        element, mean, variance = _moments(row, element, value in context.memory, dtype)
+        element, mean, variance = _moments(row, raw, value in context.memory, dtype)
 
         def store(place: Place) -> None:
             at = indices(place.indices)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ def power_fold(p: int) -> Fold:
     return Fold(
         add,
         _zero,
-        before=lambda x: tirx.pow(tirx.abs(x), tirx.const(p, type_of(x))),
+        before=lambda x: functools.reduce(lambda a, b: a * b, [tirx.abs(x)] * p),
         after=lambda x: tirx.pow(x, tirx.const(1 / p, type_of(x))),
     )
 

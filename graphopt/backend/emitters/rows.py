@@ -8,8 +8,8 @@ is walked at once and no lanes meet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +108,7 @@ class Row:
 
     def once(self, body: Callable[[Place], None]) -> None:
         """Emits ``body`` for each row, at its first element."""
-        at = {number: _ZERO for number in self.reduced}
+        at = dict.fromkeys(self.reduced, _ZERO)
         if self.vector is not None:
             self._lanes(lambda lane: body(self._place(at, lane)))
         else:
@@ -207,13 +207,8 @@ class Row:
         T.buffer_store(total, combine(total[0], sums[0]), [0])
 
     def _lanes(self, body: Callable[[Expr], None]) -> None:
-        if self.lanes == 1:
-            body(_ZERO)
-            return
-        with T.vectorized(self.lanes) as lane:
-            self.work.context.vector_variables = variables_of(lane)
-            body(lane.astype("int64"))
-        self.work.context.vector_variables = frozenset()
+        with in_lanes(self.work, self.lanes) as lane:
+            body(lane)
 
     def _line(self, lanes: int, body: Callable[[Expr], None]) -> None:
         emit_vectors(self.work.context, self.groups[self.reduced[-1]].extent, lanes, body)
@@ -271,7 +266,7 @@ def emit_rows(
         def block(width: int, first: Expr) -> None:
             body(Row(work, view, at, groups, reduced, number, width, first))
 
-        _emit_blocks(groups[number].extent, lanes, block)
+        emit_blocks(groups[number].extent, lanes, block)
 
     inner = size * i64(groups[kept[-1]].extent) if across else size
     emit_outer({n: groups[n].extent for n in outer}, tvm.sym.Analyzer().simplify(inner), run, cost=cost)
@@ -304,13 +299,24 @@ def _analyzed(
     return groups, reduced, max(work.target.vector_bits // widest, 2)
 
 
-def _emit_blocks(extent: Expr, lanes: int, block: Callable[[int, Expr], None]) -> None:
+@contextmanager
+def in_lanes(work: Work, lanes: int) -> Iterator[Expr]:
+    """A vectorised loop; gives the lane as an index."""
+    if lanes == 1:
+        yield _ZERO
+        return
+    with T.vectorized(lanes) as lane:
+        work.context.vector_variables = variables_of(lane)
+        yield lane.astype("int64")
+    work.context.vector_variables = frozenset()
+
+
+def emit_blocks(extent: Expr, lanes: int, block: Callable[[int, Expr], None]) -> None:
     """Vectors of rows; the last one overlaps the one before it, as storing twice is harmless."""
     if not isinstance(extent, int):
         with T.If(extent >= lanes):
-            with T.Then():
-                with serial((extent + (lanes - 1)) // lanes) as i:
-                    block(lanes, tirx.min(i * lanes, extent - lanes))
+            with T.Then(), serial((extent + (lanes - 1)) // lanes) as i:
+                block(lanes, tirx.min(i * lanes, extent - lanes))
             with T.Else(), serial(extent) as i:
                 block(1, i)
         return

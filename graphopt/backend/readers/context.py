@@ -179,6 +179,16 @@ class Context:
                 self._unsafe -= 1
         return tirx.if_then_else(condition, self.closed(then), self.closed(other))
 
+    def branch_zero(self, condition: Expr, then: Callable[[], Expr]) -> Expr:
+        """``then`` where ``condition`` holds, else 0 of the same type."""
+        made: list[Expr] = []
+
+        def first() -> Expr:
+            made.append(then())
+            return made[0]
+
+        return self.branch(condition, first, lambda: tirx.const(0, type_of(made[0])))
+
     def clamp(self, index: Expr, extent: Expr) -> Expr:
         """``index``, kept inside the extent where it may lie outside but is not used."""
         if self._unsafe == 0:

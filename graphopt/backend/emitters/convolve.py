@@ -1,0 +1,242 @@
+"""Conv, ConvInteger and ConvTranspose: the hand-built kernels where they apply, plain folds elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from tvm import tirx
+
+from graphopt.backend.arguments import Packed
+from graphopt.backend.emitters.reduce import add
+from graphopt.backend.emitters.registry import Sink, Work, emitter
+from graphopt.backend.emitters.rows import Place, Row, View, emit_rows
+from graphopt.backend.emitters.windows import Window, spatial, windows_of
+from graphopt.backend.kernels.conv import ConvSpec, emit_conv, pack_conv_weights, packed_conv_shape
+from graphopt.backend.kernels.emit import i64, static
+from graphopt.backend.readers.elementwise import widen
+from graphopt.backend.readers.movement import operand
+from graphopt.backend.readers.padding import text_attr
+from graphopt.backend.readers.registry import Indices, refuse
+from graphopt.backend.region import dtype_of, shape_of
+from graphopt.backend.symbolic import Expr
+from graphopt.ir.graph import Node
+
+_ZERO = tirx.IntImm("int64", 0)
+
+
+@emitter("Conv")
+def _conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    sink = with_bias(work, node, sinks[0])
+    spec = _spec(work, node)
+    weights = operand(node, 1)
+    if spec is None or weights not in work.context.region.constants:
+        _fold_conv(work, node, sink, _product(work, node))
+        return
+    target = work.target
+    packed = Packed(
+        packed_conv_shape(spec, target),
+        "float32" if spec.dtype == "float16" else spec.dtype,
+        lambda data: pack_conv_weights(spec, target, data),
+        ("conv", spec.groups, spec.kernel, packed_conv_shape(spec, target)),
+    )
+    buffer = work.arguments.pack(weights, packed)
+    emit_conv(spec, target, work.materialized(operand(node, 0)), buffer, sink)
+
+
+def with_bias(work: Work, node: Node, sink: Sink) -> Sink:
+    """Adds the third input, one number per channel."""
+    bias = node.input(2)
+    if bias is None:
+        return sink
+
+    def store(value: Expr, indices: Sequence[Expr]) -> None:
+        sink(value + work.context.closed(lambda: work.context.read(bias, (indices[1],))), indices)
+
+    return store
+
+
+def _spec(work: Work, node: Node) -> ConvSpec | None:
+    """The convolution as the kernels take it; None where they don't."""
+    x, w = shape_of(operand(node, 0)), shape_of(operand(node, 1))
+    size, out = spatial(node)
+    windows = windows_of(node, work.context.symbols, w[2:], size, out)
+    dtype = dtype_of(operand(node, 0))
+    static_pads = all(isinstance(window.pad, int) for window in windows)
+    if dtype not in ("float32", "float16", "float64") or not static_pads or not isinstance(x[1], int):
+        return None
+    return ConvSpec(
+        batch=static(work.context.extent(x[0])),
+        in_channels=x[1],
+        out_channels=cast(int, w[0]),
+        spatial=tuple(static(work.context.extent(dim)) for dim in size),
+        kernel=tuple(window.kernel for window in windows),
+        groups=cast(int, node.attrs.get("group", 1)),
+        strides=tuple(window.stride for window in windows),
+        pads_begin=tuple(window.pad for window in windows),
+        pads_end=tuple(window.pad_end for window in windows),
+        dilations=tuple(window.dilation for window in windows),
+        dtype=dtype,
+    )
+
+
+def _product(work: Work, node: Node) -> Callable[[Indices, Indices], Expr]:
+    """x[i] * w[j], 16-bit floats in float32."""
+    context = work.context
+
+    def read(x: Indices, w: Indices) -> Expr:
+        left, right = context.read(operand(node, 0), x), context.read(operand(node, 1), w)
+        return widen(left) * widen(right)
+
+    return read
+
+
+@emitter("ConvInteger")
+def _conv_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    _fold_conv(work, node, sinks[0], integer_product(work, node, (1, 0)))
+
+
+def integer_product(work: Work, node: Node, axes: tuple[int, int]) -> Callable[[Indices, Indices], Expr]:
+    """(x[i] - zero) * (w[j] - zero) in int32; ``axes`` are those that a list of zero points belongs to."""
+    context = work.context
+
+    def shifted(which: int, indices: Indices) -> Expr:
+        value, zero = operand(node, which), node.input(which + 2)
+        x = context.read(value, indices).astype("int32")
+        if zero is None:
+            return x
+        shape = shape_of(zero)
+        place = (indices[axes[which]],) if shape and shape[0] != 1 else (_ZERO,) * len(shape)
+        return x - context.read(zero, place).astype("int32")
+
+    return lambda x, w: shifted(0, x) * shifted(1, w)
+
+
+def _fold_conv(work: Work, node: Node, sink: Sink, product: Callable[[Indices, Indices], Expr]) -> None:
+    """A convolution as a fold over channels and taps, for whatever has no kernel of its own."""
+    x, w = operand(node, 0), operand(node, 1)
+    size, out = spatial(node)
+    windows = windows_of(node, work.context.symbols, shape_of(w)[2:], size, out)
+    rank, groups = len(windows), cast(int, node.attrs.get("group", 1))
+    group_in, group_out = shape_of(w)[1], cast(int, shape_of(w)[0]) // groups
+    extent = work.context.extent
+
+    def read(at: Sequence[Expr]) -> Expr:
+        (n, o), p = at[:2], (*at[2 : rank + 1], at[-1])
+        c, taps = at[rank + 1], at[rank + 2 : -1]
+        channel = c if groups == 1 else tirx.floordiv(o, group_out) * extent(group_in) + c
+        places = [window.source(out, tap) for window, out, tap in zip(windows, p, taps, strict=True)]
+        return inside(
+            work, windows, places, lambda safe: product((n, channel, *safe), (o, c, *taps))
+        )
+
+    n, o = (extent(dim) for dim in shape_of(node.outputs[0])[:2])
+    outs = [extent(dim) for dim in out]
+    shape = [n, o, *outs[:-1], extent(group_in), *(i64(v.kernel) for v in windows), outs[-1]]
+    axes = frozenset(range(rank + 1, 2 * rank + 2))
+    fold_view(work, node, sink, View(shape, read, dtype_of(x)), axes)
+
+
+def inside(
+    work: Work, windows: Sequence[Window], places: Sequence[Expr], read: Callable[[Indices], Expr]
+) -> Expr:
+    """``read(places)``, 0 where a place lies outside of the input."""
+    context = work.context
+    conditions = []
+    for window, place in zip(windows, places, strict=True):
+        if window.padded:
+            conditions += [place >= 0, place < context.extent(window.size)]
+    if not conditions:
+        return read(tuple(places))
+
+    def safe() -> Expr:
+        return read(
+            tuple(
+                context.clamp(place, context.extent(window.size)) if window.padded else place
+                for window, place in zip(windows, places, strict=True)
+            )
+        )
+
+    return context.branch_zero(tirx.all(*conditions), safe)
+
+
+def fold_view(work: Work, node: Node, sink: Sink, view: View, axes: frozenset[int]) -> None:
+    """Sums ``view`` over ``axes``; what remains, in order, are the indices of the first output."""
+    wanted = dtype_of(node.outputs[0])
+    dtype = "float32" if wanted in ("float16", "bfloat16") else wanted
+
+    def kept(indices: Sequence[Expr]) -> list[Expr]:
+        return [index for axis, index in enumerate(indices) if axis not in axes]
+
+    def row(row: Row) -> None:
+        def element(place: Place) -> Expr:
+            return work.context.closed(lambda: view.read(place.indices))
+
+        total = row.fold(add, tirx.const(0, dtype), element)
+
+        def finish(place: Place) -> None:
+            result = total(place)
+            sink(result if dtype == wanted else result.astype(wanted), kept(place.indices))
+
+        row.once(finish)
+
+    emit_rows(work, view, axes, row, work.touch({0: sink}, node, kept), cost=64)
+
+
+@emitter("ConvTranspose")
+def _conv_transpose(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    """Each output gathers the taps that reach it: those where the stride divides the distance."""
+    x, w = operand(node, 0), operand(node, 1)
+    size, out = spatial(node)
+    rank, groups = len(size), cast(int, node.attrs.get("group", 1))
+    windows = windows_of(node, work.context.symbols, shape_of(w)[2:], size, out)
+    begins = _transposed_pads(work, node, windows)
+    group_in, group_out = cast(int, shape_of(w)[0]) // groups, cast(int, shape_of(w)[1])
+    context, extent = work.context, work.context.extent
+
+    def read(at: Sequence[Expr]) -> Expr:
+        (n, o), p = at[:2], (*at[2 : rank + 1], at[-1])
+        c, taps = at[rank + 1], at[rank + 2 : -1]
+        channel = c if groups == 1 else tirx.floordiv(o, group_out) * group_in + c
+        conditions, places = [], []
+        for window, begin, position, tap in zip(windows, begins, p, taps, strict=True):
+            distance = position + begin - tap * window.dilation
+            place = tirx.floordiv(distance, window.stride)
+            if window.stride > 1:
+                conditions.append(tirx.floormod(distance, window.stride) == 0)
+            conditions += [place >= 0, place < extent(window.size)]
+            places.append(place)
+
+        def safe() -> Expr:
+            moved = [context.clamp(q, extent(v.size)) for q, v in zip(places, windows, strict=True)]
+            weight = o if groups == 1 else tirx.floormod(o, group_out)
+            left = widen(context.read(x, (n, channel, *moved)))
+            return left * widen(context.read(w, (channel, weight, *taps)))
+
+        return context.branch_zero(tirx.all(*conditions), safe)
+
+    n, o = (extent(dim) for dim in shape_of(node.outputs[0])[:2])
+    outs = [extent(dim) for dim in out]
+    shape = [n, o, *outs[:-1], i64(group_in), *(i64(v.kernel) for v in windows), outs[-1]]
+    axes = frozenset(range(rank + 1, 2 * rank + 2))
+    sink = with_bias(work, node, sinks[0])
+    fold_view(work, node, sink, View(shape, read, dtype_of(x)), axes)
+
+
+def _transposed_pads(work: Work, node: Node, windows: list[Window]) -> list[Expr]:
+    """Padding at the front of each axis; ``output_shape`` and ``auto_pad`` are resolved from the output's size."""
+    auto = text_attr(node, "auto_pad", "NOTSET")
+    rank = len(windows)
+    given = cast("tuple[int, ...]", node.attrs.get("pads", (0,) * (2 * rank)))
+    if auto in ("NOTSET", "VALID") and "output_shape" not in node.attrs:
+        return list(given[:rank]) if auto == "NOTSET" else [0] * rank
+    extra = cast("tuple[int, ...]", node.attrs.get("output_padding", (0,) * rank))
+    begins: list[Expr] = []
+    for window, more in zip(windows, extra, strict=True):
+        if not (isinstance(window.size, int) and isinstance(window.out, int)):
+            raise refuse(node, "its padding depends on sizes that are not known")
+        whole = (window.size - 1) * window.stride + more + (window.kernel - 1) * window.dilation + 1
+        total = max(whole - window.out, 0)
+        begins.append(total // 2 if auto == "SAME_UPPER" else total - total // 2)
+    return begins
+

@@ -1,0 +1,244 @@
+"""MatMul, Gemm and MatMulInteger: blocked products of floats, plain folds of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import tvm.sym
+from tvm import tirx
+
+from graphopt.backend.arguments import Array, Packed
+from graphopt.backend.emitters.convolve import fold_view, integer_product
+from graphopt.backend.emitters.registry import Sink, Work, emitter
+from graphopt.backend.emitters.rows import View
+from graphopt.backend.kernels.emit import i64, static
+from graphopt.backend.kernels.gemm import GemmSpec, emit_gemm, pack_gemm_weights, packed_gemm_shape
+from graphopt.backend.readers.elementwise import attribute, widen
+from graphopt.backend.readers.movement import operand
+from graphopt.backend.readers.registry import Indices
+from graphopt.backend.region import dtype_of, shape_of
+from graphopt.backend.symbolic import Expr
+from graphopt.ir.dims import Dim, Shape, product
+from graphopt.ir.graph import Node, Value
+
+_ZERO = tirx.IntImm("int64", 0)
+_FLOATS = ("float32", "float16", "float64")
+_CHEAP = frozenset(
+    {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Expand", "Identity"}
+)
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """A product as batches of matrices: how the operands' elements are read by (*batch, row, column)."""
+
+    batch: Shape
+    m: Dim
+    n: Dim
+    k: Dim
+    left: Callable[[Indices], Indices]
+    right: Callable[[Indices], Indices]
+    out: Callable[[Indices], list[Expr]]
+
+
+def matrices(work: Work, node: Node) -> Matrices:
+    """The shapes and index maps of a MatMul, which pads vectors to matrices and broadcasts batches."""
+    a, b = shape_of(operand(node, 0)), shape_of(operand(node, 1))
+    result = shape_of(node.outputs[0])
+    vector_a, vector_b = len(a) == 1, len(b) == 1
+    batch = result[: len(result) - 2 + vector_a + vector_b]
+
+    def lead(at: Sequence[Expr], own: Shape) -> list[Expr]:
+        skipped = len(batch) - len(own)
+        return [
+            work.context.broadcast_index(dim, whole, index)
+            for dim, whole, index in zip(own, batch[skipped:], at[skipped:], strict=True)
+        ]
+
+    def left(at: Indices) -> Indices:
+        return (at[-1],) if vector_a else (*lead(at[:-2], a[:-2]), at[-2], at[-1])
+
+    def right(at: Indices) -> Indices:
+        return (at[-2],) if vector_b else (*lead(at[:-2], b[:-2]), at[-2], at[-1])
+
+    def out(at: Indices) -> list[Expr]:
+        return [*at[:-2], *(() if vector_a else (at[-2],)), *(() if vector_b else (at[-1],))]
+
+    m: Dim = 1 if vector_a else a[-2]
+    n: Dim = 1 if vector_b else b[-1]
+    return Matrices(batch, m, n, a[-1], left, right, out)
+
+
+@emitter("MatMul")
+def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    shape = matrices(work, node)
+    if dtype_of(node.outputs[0]) not in _FLOATS:
+        _fold(work, node, sinks[0], shape, _float_product(work, node))
+        return
+    b = operand(node, 1)
+    if b in work.context.region.constants and product(shape_of(b)[:-2]) == 1 and len(shape_of(b)) > 1:
+        _packed(work, node, sinks[0], shape, lambda data: data)
+    else:
+        _unpacked(work, node, sinks[0], shape)
+
+
+@emitter("MatMulInteger")
+def _matmul_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    shape = matrices(work, node)
+    rank_a = len(shape_of(operand(node, 0)))
+    rank_b = len(shape_of(operand(node, 1)))
+    # Zero points are one number, or one per row of a and per column of b.
+    axes = (max(rank_a - 2, 0), rank_b - 1)
+    _fold(work, node, sinks[0], shape, integer_product(work, node, axes))
+
+
+@emitter("Gemm")
+def _gemm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    context = work.context
+    trans_a, trans_b = bool(node.attrs.get("transA", 0)), bool(node.attrs.get("transB", 0))
+    a, result = shape_of(operand(node, 0)), shape_of(node.outputs[0])
+    shape = Matrices(
+        (),
+        result[0],
+        result[1],
+        a[0] if trans_a else a[1],
+        lambda at: (at[1], at[0]) if trans_a else at,
+        lambda at: (at[1], at[0]) if trans_b else at,
+        list,
+    )
+    alpha, beta = attribute(node, "alpha", 1), attribute(node, "beta", 1)
+    addend = node.input(2)
+    dtype = dtype_of(node.outputs[0])
+
+    def sink(value: Expr, indices: Sequence[Expr]) -> None:
+        total = value if alpha == 1 else value * tirx.const(alpha, dtype)
+        if addend is not None and beta != 0:
+            added = context.closed(lambda: context.broadcast(addend, indices, result))
+            total = total + (added if beta == 1 else added * tirx.const(beta, dtype))
+        sinks[0](total, indices)
+
+    if dtype not in _FLOATS:
+        _fold(work, node, sink, shape, _float_product(work, node))
+    elif operand(node, 1) in context.region.constants and not trans_a:
+        _packed(work, node, sink, shape, (lambda data: data.T) if trans_b else (lambda data: data))
+    else:
+        _unpacked(work, node, sink, shape, transposed=trans_b)
+
+
+def _float_product(work: Work, node: Node) -> Callable[[Indices, Indices], Expr]:
+    context = work.context
+    return lambda x, w: widen(context.read(operand(node, 0), x)) * widen(context.read(operand(node, 1), w))
+
+
+def readable(work: Work, value: Value) -> None:
+    """Brings ``value`` into memory, unless reading it costs no arithmetic."""
+    current = value
+    while current not in work.context.memory:
+        node = current.producer
+        if node is None or node.op not in _CHEAP:
+            work.materialized(value)
+            return
+        current = operand(node, 0)
+
+
+def _packed(
+    work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]
+) -> None:
+    """One constant matrix: all rows of all batches go through it as one tall matrix."""
+    context = work.context
+    a, b = operand(node, 0), operand(node, 1)
+    readable(work, a)
+    rows = tvm.sym.Analyzer().simplify(context.extent(product(shape.batch) * shape.m))
+    n, k = cast(int, shape.n), cast(int, shape.k)
+    spec = GemmSpec(static(rows), n, k, dtype=dtype_of(node.outputs[0]))
+    target = work.target
+
+    def pack(data: Array) -> Array:
+        return pack_gemm_weights(spec, target, np.ascontiguousarray(orient(data.reshape(data.shape[-2:]))))
+
+    form = ("gemm", packed_gemm_shape(spec, target), bool(node.attrs.get("transB", 0)))
+    dtype = "float32" if spec.dtype == "float16" else spec.dtype
+    weights = work.arguments.pack(b, Packed(packed_gemm_shape(spec, target), dtype, pack, form))
+    extents = [context.extent(dim) for dim in (*shape.batch, shape.m)]
+
+    def place(row: Expr, column: Expr) -> Indices:
+        return (*_unflattened(row, extents), column)
+
+    def read(row: Expr, column: Expr) -> Expr:
+        flat = context.read_flat(a, row * k + column)
+        return context.closed(lambda: context.read(a, shape.left(place(row, column)))) if flat is None else flat
+
+    emit_gemm(spec, target, read, weights, lambda value, at: sink(value, shape.out(place(*at))))
+
+
+def _unflattened(row: Expr, extents: list[Expr]) -> list[Expr]:
+    wide = [axis for axis, extent in enumerate(extents) if not (isinstance(extent, tirx.IntImm) and extent.value == 1)]
+    result: list[Expr] = [_ZERO] * len(extents)
+    rest = row
+    for axis in reversed(wide[1:]):
+        result[axis] = tirx.floormod(rest, extents[axis])
+        rest = tirx.floordiv(rest, extents[axis])
+    if wide:
+        result[wide[0]] = rest
+    return result
+
+
+def _unpacked(work: Work, node: Node, sink: Sink, shape: Matrices, *, transposed: bool = False) -> None:
+    """Two matrices that are known only at run time."""
+    context = work.context
+    a, b = operand(node, 0), operand(node, 1)
+    readable(work, a)
+    readable(work, b)
+    extents = [static(context.extent(dim)) for dim in (*shape.batch, shape.m, shape.n, shape.k)]
+    spec = GemmSpec(
+        extents[-3],
+        extents[-2],
+        extents[-1],
+        batch=tuple(extents[:-3]),
+        packed=False,
+        b_transposed=transposed or _lies_transposed(work, b, shape.right),
+        dtype=dtype_of(node.outputs[0]),
+    )
+
+    def reader(value: Value, index_of: Callable[[Indices], Indices]) -> Callable[..., Expr]:
+        return lambda *at: context.closed(lambda: context.read(value, index_of(tuple(i64(i) for i in at))))
+
+    emit_gemm(
+        spec, work.target, reader(a, shape.left), reader(b, shape.right), lambda v, at: sink(v, shape.out(at))
+    )
+
+
+def _lies_transposed(work: Work, value: Value, index_of: Callable[[Indices], Indices]) -> bool:
+    """Whether neighbours along a column are neighbours in memory."""
+    variables = tuple(tirx.Var(f"i{axis}", "int64") for axis in range(max(len(shape_of(value)), 2)))
+    with work.context.tracing() as trace:
+        work.context.read(value, index_of(variables))
+    for _, offset in trace.loads[-1:]:
+        found = tvm.sym.detect_linear_equation(tvm.sym.Analyzer().simplify(offset), list(variables))
+        steps = [int(step) if isinstance(step, tirx.IntImm) else 0 for step in found]
+        return len(steps) > 2 and steps[-3] == 1 and steps[-2] != 1
+    return False
+
+
+def _fold(
+    work: Work, node: Node, sink: Sink, shape: Matrices, product_of: Callable[[Indices, Indices], Expr]
+) -> None:
+    """The product as a sum over k, for types that have no blocked kernel."""
+    extent = work.context.extent
+    rank = len(shape.batch)
+
+    def read(at: Sequence[Expr]) -> Expr:
+        *batch, row, step, column = at
+        return product_of(shape.left((*batch, row, step)), shape.right((*batch, step, column)))
+
+    view = View(
+        [extent(dim) for dim in (*shape.batch, shape.m, shape.k, shape.n)], read, dtype_of(operand(node, 0))
+    )
+
+    def moved(value: Expr, indices: Sequence[Expr]) -> None:
+        sink(value, shape.out(tuple(indices)))
+
+    fold_view(work, node, moved, view, frozenset({rank + 1}))
