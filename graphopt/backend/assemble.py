@@ -11,7 +11,7 @@ from tvm import relax
 
 from graphopt.backend.arguments import Packed
 from graphopt.backend.emitters import is_emitted
-from graphopt.backend.lower import Lowered, lower_region, place_of, value_at
+from graphopt.backend.lower import Lowered, lower_region, value_at
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.symbolic import Symbols
 from graphopt.errors import CompileError

@@ -18,6 +18,7 @@ from graphopt.backend.symbolic import Symbols
 from graphopt.ir.graph import Value
 from graphopt.targets import Target
 
+
 @dataclass(frozen=True)
 class Lowered:
     """A kernel.
@@ -58,7 +59,6 @@ def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(name)
         emit_region(context, arguments, target, dict(zip(values, flat_results, strict=True)))
-    body = builder.get().body
     return _finish(region, context, arguments, results, builder.get().body, outputs)
 
 
