@@ -6,6 +6,7 @@ one instruction multiplies and sums. A kernel is written once, over words.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,17 @@ class Arithmetic:
         """One word from `group` operand elements."""
         (element,) = elements
         return element.astype(self.accumulator)
+
+    def read_word(self, element: Callable[[Expr], Expr], word: Expr, count: int) -> Expr:
+        """Word number `word` of the `count` elements element(0), element(1), ...; past them stands 0."""
+        elements = []
+        for g in range(self.group):
+            index = word * self.group + g
+            value = element(index)
+            if g > 0 and count % self.group != 0:
+                value = T.if_then_else(index < count, value, T.cast(0, self.element))
+            elements.append(value)
+        return self.make_word(elements)
 
     def step(self, acc: Expr, x: Expr, w: Expr) -> Expr:
         """acc + x * w for vectors of words."""

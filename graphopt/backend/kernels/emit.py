@@ -76,6 +76,36 @@ def parallel(extent: Expr) -> AbstractContextManager[Expr]:
     return T.parallel(i64(0), i64(extent))
 
 
+# Below this many multiply-adds, waking threads costs more than it brings.
+_PARALLEL_WORK = 1 << 17
+
+
+def loop_for(work: Expr) -> Loop:
+    """The kind of loop for `work` multiply-adds: parallel unless they are known to be few."""
+    return serial if isinstance(work, int) and work < _PARALLEL_WORK else parallel
+
+
+def whole_or_tail(index: Expr, extent: Expr, width: int, body: Callable[[Expr], None]) -> None:
+    """body(size) for block `index` of `extent` cut by `width`: `width`, or what is left."""
+    if isinstance(extent, int) and (extent % width == 0 or extent < width):
+        body(min(extent, width))
+        return
+    with T.If(index < extent // width):
+        with T.Then():
+            body(width)
+        with T.Else():
+            body(bind(extent % width))
+
+
+def unflatten(index: Expr, extents: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The index along each of `extents` of a flat index; the first extent need not be known."""
+    indices: list[Expr] = []
+    for extent in reversed(extents[1:]):
+        indices.append(index % extent)
+        index = index // extent
+    return (index, *reversed(indices)) if extents else ()
+
+
 def workspace(size: Expr, dtype: str) -> Buffer:
     """Private scratch of `size` elements, from the runtime's pool."""
     allocated = T.alloc_buffer((i64(size),), dtype, align=64)

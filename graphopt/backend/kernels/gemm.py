@@ -26,9 +26,11 @@ from graphopt.backend.kernels.emit import (
     ceil_div,
     flat_view,
     i64,
-    parallel,
+    loop_for,
     product,
     serial,
+    unflatten,
+    whole_or_tail,
     workspace,
 )
 from graphopt.backend.kernels.machine import Machine, RegisterTile, choose_tile
@@ -41,7 +43,6 @@ Reader: TypeAlias = Callable[..., Expr]
 
 # Rows that one thread takes at a time: a multiple of every register tile's rows is not needed.
 _ROW_TILES_PER_CHUNK = 16
-_PARALLEL_WORK = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,19 @@ def emit_gemm(
     def cast_store(value: Expr, index: tuple[Expr, ...]) -> None:
         store(value.astype(spec.dtype), index)
 
-    kernel = _Kernel(spec, arithmetic, row_tile(spec, arithmetic), a, cast_store)
+    emit_product(spec, arithmetic, a, b, cast_store, weight_batch)
+
+
+def emit_product(
+    spec: GemmSpec,
+    arithmetic: Arithmetic,
+    a: Reader,
+    b: Buffer | Reader,
+    store: Store,
+    weight_batch: Callable[[tuple[Expr, ...]], Expr] | None = None,
+) -> None:
+    """`emit_gemm` for a given arithmetic; `store` gets accumulators as they are."""
+    kernel = _Kernel(spec, arithmetic, row_tile(spec, arithmetic), a, store)
     if spec.packed:
         _emit_packed(kernel, flat_view(b), weight_batch or (lambda _: i64(0)))
     else:
@@ -167,16 +180,15 @@ def _emit_packed(
             _emit_rows(kernel, batch, panel, (index, columns), (first, rows))
 
         if full:
-            with _shared(spec)(full * chunks) as item:
+            with _loop(spec)(full * chunks) as item:
                 emit_panel(item // chunks, kernel.width, item % chunks)
         if tail:
-            with _shared(spec)(chunks) as item:
+            with _loop(spec)(chunks) as item:
                 emit_panel(i64(full), tail, item)
 
 
-def _shared(spec: GemmSpec) -> Loop:
-    work = product(spec.batch) * spec.m * spec.n * spec.k
-    return serial if isinstance(work, int) and work < _PARALLEL_WORK else parallel
+def _loop(spec: GemmSpec) -> Loop:
+    return loop_for(product(spec.batch) * spec.m * spec.n * spec.k)
 
 
 def _emit_unpacked(kernel: _Kernel, b: Reader) -> None:
@@ -184,44 +196,22 @@ def _emit_unpacked(kernel: _Kernel, b: Reader) -> None:
     m, n, k = bind(spec.m), bind(spec.n), bind(spec.k)
     panels = bind(ceil_div(n, width))
     depth = bind(ceil_div(k, kernel.arithmetic.group))
-    with _shared(spec)(product(spec.batch) * panels) as item:
+    with _loop(spec)(product(spec.batch) * panels) as item:
         scratch = workspace(kernel.depth * width, kernel.arithmetic.word)
         panel = Panel(scratch, i64(0), width, depth)
         index = item % panels
-        batch = _unflatten(item // panels, spec.batch)
+        batch = unflatten(item // panels, spec.batch)
 
         def emit_panel(columns: Expr) -> None:
             def word(step: Expr, j: Expr) -> Expr:
-                return kernel.arithmetic.make_word([b(*batch, step, index * width + j)])
+                return kernel.arithmetic.read_word(
+                    lambda r: b(*batch, r, index * width + j), step, spec.k
+                )
 
             emit_pack_panel(kernel.arithmetic, panel, columns, word, spec.b_transposed)
             _emit_rows(kernel, batch, panel, (index, columns), (i64(0), m))
 
-        _emit_whole_or_tail(index, n, width, emit_panel)
-
-
-def _emit_whole_or_tail(index: Expr, n: Expr, width: int, emit: Callable[[Expr], None]) -> None:
-    """emit(columns) for panel `index`: `width` columns, or what is left of n."""
-    if isinstance(n, int) and n % width == 0:
-        emit(width)
-        return
-    if isinstance(n, int) and n < width:
-        emit(n)
-        return
-    with T.If(index < n // width):
-        with T.Then():
-            emit(width)
-        with T.Else():
-            emit(bind(n % width))
-
-
-def _unflatten(index: Expr, extents: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    """The index along each of `extents` of a flat index."""
-    indices: list[Expr] = []
-    for extent in reversed(extents[1:]):
-        indices.append(bind(index % extent))
-        index = bind(index // extent)
-    return (index, *reversed(indices)) if extents else ()
+        whole_or_tail(index, n, width, emit_panel)
 
 
 def _emit_rows(
@@ -238,7 +228,7 @@ def _emit_rows(
 
     def emit_tile(start: Expr, rows: int) -> None:
         def scalar(m: int, k: Expr) -> Expr:
-            return kernel.arithmetic.make_word([kernel.a(*batch, start + m, k)])
+            return kernel.arithmetic.read_word(lambda r: kernel.a(*batch, start + m, r), k, kernel.spec.k)
 
         def store(m: int, j: Expr, value: Expr) -> None:
             kernel.store(value, (*batch, start + m, index * kernel.width + j))

@@ -1,1 +1,215 @@
-from graphopt.backend.kernels.shifted import emit_shifted as emit_pointwise
+"""Convolution with kernel 1 and stride 1: a matrix product over pixels, without padding or shifts.
+
+Vectors run along pixels, as in every convolution here; the input is packed into panels of pixels
+that all output channels read. An image of fewer pixels than a vector is turned around: vectors
+along output channels, pixels as rows. Pixels are numbered flat, which asks that all sizes but the
+first are known; else the general kernel does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphopt.backend.kernels import gemm
+from graphopt.backend.kernels.arithmetic import Arithmetic
+from graphopt.backend.kernels.conv_spec import ConvSpec, Store, row_tile
+from graphopt.backend.kernels.emit import (
+    Buffer,
+    Expr,
+    Loop,
+    bind,
+    ceil_div,
+    flat_view,
+    i64,
+    loop_for,
+    product,
+    serial,
+    unflatten,
+    whole_or_tail,
+    workspace,
+)
+from graphopt.backend.kernels.machine import RegisterTile
+from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
+
+# With no more panels than this, threads share the output channels instead of the panels, and
+# weights are read once.
+_FEW_PANELS = 8
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """One convolution being emitted."""
+
+    spec: ConvSpec
+    arithmetic: Arithmetic
+    tile: RegisterTile
+    pixels: Expr
+    x: Buffer
+    w: Buffer
+    store: Store
+
+    @property
+    def width(self) -> int:
+        """Pixels of a panel."""
+        return self.tile.vectors * self.arithmetic.lanes
+
+    @property
+    def depth(self) -> int:
+        """Words of channels per group."""
+        return ceil_div(self.spec.group_in, self.arithmetic.group)
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A panel of pixels of one group of one image, with its place in scratch."""
+
+    data: Panel
+    image: Expr
+    group: Expr
+    first: Expr
+    """Its first pixel."""
+
+
+def emit_pointwise(spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, store: Store) -> None:
+    """Emit a convolution for which `is_flat` holds; see `emit_conv`."""
+    tile = row_tile(spec, arithmetic)
+    kernel = _Kernel(spec, arithmetic, tile, bind(product(spec.spatial)), x, flat_view(w), store)
+    panels = bind(ceil_div(kernel.pixels, kernel.width))
+    if spec.groups == 1 and isinstance(panels, int) and panels <= _FEW_PANELS:
+        _emit_channels_outside(kernel, panels)
+    else:
+        _emit_panels_outside(kernel, panels)
+
+
+def _loop(kernel: _Kernel) -> Loop:
+    spec = kernel.spec
+    return loop_for(spec.batch * product(spec.spatial) * (spec.out_channels * spec.group_in))
+
+
+def _emit_channels_outside(kernel: _Kernel, panels: int) -> None:
+    """All panels of an image, then blocks of output channels: weights are read once."""
+    size = kernel.depth * kernel.width
+    scratch = workspace(panels * size, kernel.arithmetic.word)
+    loop = _loop(kernel)
+    with serial(kernel.spec.batch) as image:
+
+        def panel(index: Expr) -> _Panel:
+            data = Panel(scratch, index * size, kernel.width, kernel.depth)
+            return _Panel(data, image, i64(0), index * kernel.width)
+
+        def for_panels(over: Loop, body: Callable[[_Panel, Expr], None]) -> None:
+            full, tail = divmod(kernel.pixels, kernel.width)
+            if full:
+                with over(full) as index:
+                    body(panel(index), kernel.width)
+            if tail:
+                body(panel(i64(full)), tail)
+
+        for_panels(loop, lambda panel, columns: _emit_pack(kernel, panel, columns))
+
+        def block(index: Expr, rows: int) -> None:
+            for_panels(serial, lambda panel, columns: _emit_tile(kernel, panel, index, rows, columns))
+
+        _for_blocks(kernel, loop, block)
+
+
+def _emit_panels_outside(kernel: _Kernel, panels: Expr) -> None:
+    """Each panel is packed by the thread that multiplies it with all weights of its group."""
+    spec = kernel.spec
+    with _loop(kernel)(spec.batch * spec.groups * panels) as item:
+        scratch = workspace(kernel.depth * kernel.width, kernel.arithmetic.word)
+        index = bind(item % panels)
+        outer = bind(item // panels)
+        data = Panel(scratch, i64(0), kernel.width, kernel.depth)
+        panel = _Panel(data, outer // spec.groups, outer % spec.groups, index * kernel.width)
+
+        def body(columns: Expr) -> None:
+            _emit_pack(kernel, panel, columns)
+            _for_blocks(
+                kernel, serial, lambda block, rows: _emit_tile(kernel, panel, block, rows, columns)
+            )
+
+        whole_or_tail(index, kernel.pixels, kernel.width, body)
+
+
+def _for_blocks(kernel: _Kernel, loop: Loop, body: Callable[[Expr, int], None]) -> None:
+    """body(block, rows) for all blocks of output channels of a group."""
+    full, tail = divmod(kernel.spec.group_out, kernel.tile.rows)
+    if full:
+        with loop(full) as block:
+            body(block, kernel.tile.rows)
+    if tail:
+        body(i64(full), tail)
+
+
+def _emit_pack(kernel: _Kernel, panel: _Panel, columns: Expr) -> None:
+    spec, arithmetic = kernel.spec, kernel.arithmetic
+
+    def word(k: Expr, j: Expr) -> Expr:
+        position = unflatten(panel.first + j, spec.spatial)
+
+        def element(c: Expr) -> Expr:
+            return kernel.x[(panel.image, panel.group * spec.group_in + c, *position)]
+
+        return arithmetic.read_word(element, k, spec.group_in)
+
+    emit_pack_panel(arithmetic, panel.data, columns, word)
+
+
+def _emit_tile(kernel: _Kernel, panel: _Panel, block: Expr, rows: int, columns: Expr) -> None:
+    """One register tile: `rows` output channels of a block, `columns` pixels."""
+    spec, most = kernel.spec, kernel.tile.rows
+    blocks = ceil_div(spec.group_out, most)
+    base = (panel.group * blocks + block) * (kernel.depth * most)
+
+    def store(m: int, j: Expr, value: Expr) -> None:
+        channel = panel.group * spec.group_out + block * most + m
+        kernel.store(value, (panel.image, channel, *unflatten(panel.first + j, spec.spatial)))
+
+    def scalar(m: int, k: Expr) -> Expr:
+        return kernel.w[base + k * most + m]
+
+    emit_tile_product(kernel.arithmetic, panel.data, rows, columns, scalar, store)
+
+
+def is_flat(spec: ConvSpec) -> bool:
+    """Whether pixels can be numbered flat: a pointwise convolution, all sizes but the first known."""
+    return spec.is_pointwise and all(isinstance(size, int) for size in spec.spatial[1:])
+
+
+def is_turned(spec: ConvSpec, arithmetic: Arithmetic) -> bool:
+    """Whether an image is known to be smaller than half a vector."""
+    pixels = product(spec.spatial)
+    return is_flat(spec) and isinstance(pixels, int) and pixels * 2 <= arithmetic.lanes
+
+
+def turned_spec(spec: ConvSpec) -> gemm.GemmSpec:
+    """The matrix product, per group, of pixels of all images with weights."""
+    return gemm.GemmSpec(
+        m=spec.batch * product(spec.spatial),
+        n=spec.group_out,
+        k=spec.group_in,
+        batch=(spec.groups,),
+        weight_batches=spec.groups,
+        dtype=spec.dtype,
+    )
+
+
+def emit_turned(spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, store: Store) -> None:
+    """Emit a convolution for which `is_turned` holds; see `emit_conv`."""
+    pixels = product(spec.spatial)
+
+    def place(row: Expr) -> tuple[Expr, tuple[Expr, ...]]:
+        return row // pixels, unflatten(row % pixels, spec.spatial)
+
+    def read(group: Expr, row: Expr, k: Expr) -> Expr:
+        image, position = place(row)
+        return x[(image, group * spec.group_in + k, *position)]
+
+    def store_turned(value: Expr, index: tuple[Expr, ...]) -> None:
+        group, row, column = index
+        image, position = place(row)
+        store(value, (image, group * spec.group_out + column, *position))
+
+    gemm.emit_product(turned_spec(spec), arithmetic, read, w, store_turned, lambda batch: batch[0])

@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.arithmetic import Arithmetic
-from graphopt.backend.kernels.conv import ConvSpec, Store, row_tile
+from graphopt.backend.kernels.conv_spec import ConvSpec, Store, row_tile
 from graphopt.backend.kernels.emit import (
     Buffer,
     Expr,
@@ -29,7 +29,7 @@ from graphopt.backend.kernels.emit import (
     flat_view,
     i64,
     lanes_of,
-    parallel,
+    loop_for,
     product,
     serial,
     store_lanes,
@@ -40,8 +40,6 @@ from graphopt.backend.kernels.machine import RegisterTile
 from graphopt.backend.kernels.tile import Tile
 
 _UNROLLED_TAPS = 8
-# Below this many multiply-adds, waking threads costs more than it brings.
-_PARALLEL_WORK = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,8 @@ def emit_shifted(
     kernel = _Kernel(spec, arithmetic, sizes, planes, tile, x, flat_view(w), store, padding)
     chunks = bind(ceil_div(planes.axes[0].out, planes.rows))
     size = kernel.channels * sizes.phases * sizes.plane
-    shared: Loop = parallel if _worth_threads(spec) else serial
+    macs = product(spec.out_spatial) * spec.batch * (spec.out_channels * spec.group_in * spec.taps)
+    shared = loop_for(macs)
     if spec.groups > 1:
         with shared(spec.batch * spec.groups) as item:
             scratch = workspace(size, arithmetic.word)
@@ -121,11 +120,6 @@ def _plan(
         tile_lanes=tile.vectors * arithmetic.lanes,
         bind=bind,
     )
-
-
-def _worth_threads(spec: ConvSpec) -> bool:
-    work = product(spec.out_spatial) * spec.batch * (spec.out_channels * spec.group_in * spec.taps)
-    return not isinstance(work, int) or work >= _PARALLEL_WORK
 
 
 def _chunk(kernel: _Kernel, scratch: Buffer, image: Expr, group: Expr, index: Expr) -> _Chunk:
@@ -176,7 +170,7 @@ def _emit_row(
     plane_start: Expr,
 ) -> None:
     """Copy one row along the last axis, or fill it where it lies outside the image."""
-    planes = kernel.planes
+    spec, planes = kernel.spec, kernel.planes
     *outer_axes, axis = planes.axes
     offsets = (chunk.first, *(0 for _ in planes.axes[1:]))
     start = plane_start + planes.flat((*outer, 0))
@@ -185,8 +179,12 @@ def _emit_row(
 
     def copy(j: Expr) -> None:
         coordinate = axis.source(phases[-1], offsets[-1] + low + j)
-        elements = _elements(kernel, chunk, channel, (*source, coordinate))
-        T.buffer_store(chunk.scratch, kernel.arithmetic.make_word(elements), [start + low + j])
+
+        def element(c: Expr) -> Expr:
+            return kernel.x[(chunk.image, chunk.group * spec.group_in + c, *source, coordinate)]
+
+        word = kernel.arithmetic.read_word(element, channel, spec.group_in)
+        T.buffer_store(chunk.scratch, word, [start + low + j])
 
     def copy_row() -> None:
         _fill(kernel, chunk, start, low)
@@ -206,19 +204,6 @@ def _emit_row(
             copy_row()
         with T.Else():
             _fill(kernel, chunk, start, planes.extents[-1])
-
-
-def _elements(kernel: _Kernel, chunk: _Chunk, channel: Expr, position: tuple[Expr, ...]) -> list[Expr]:
-    """The input elements of one word; channels past the last read as 0."""
-    spec, group = kernel.spec, kernel.arithmetic.group
-    elements = []
-    for g in range(group):
-        c = channel * group + g
-        value = kernel.x[(chunk.image, chunk.group * spec.group_in + c, *position)]
-        if spec.group_in % group > 0 and g >= spec.group_in % group:
-            value = T.if_then_else(c < spec.group_in, value, T.cast(0, spec.dtype))
-        elements.append(value)
-    return elements
 
 
 def _emit_block(kernel: _Kernel, chunk: _Chunk, block: Expr, rows: int) -> None:
