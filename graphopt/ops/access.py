@@ -189,6 +189,17 @@ def axis(node: Node, value: int, rank: int, name: str = "axis") -> int:
     raise TypeInferenceError(f"{node.label}: {name} {value} of a tensor of rank {rank}")
 
 
+def possible(node: Node, index: int, shape: Shape) -> Shape:
+    """``shape`` of an output, computed from input ``index``.
+
+    Raises:
+        TypeInferenceError: a dimension would be negative.
+    """
+    if any(isinstance(dim, int) and dim < 0 for dim in shape):
+        raise fail(node, index, f"larger sizes, the output would be [{', '.join(str(dim) for dim in shape)}]")
+    return shape
+
+
 def fresh(node: Node, index: int, position: int) -> Dim:
     """A new symbol for a dimension of output ``index`` that depends on data; same name every time."""
     name = node.outputs[index].name if index < len(node.outputs) else f"{node.name or node.op}.{index}"

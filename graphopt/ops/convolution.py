@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from graphopt.ir.dims import Dim, Shape
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType, QuantScheme, TensorType, Type
-from graphopt.ops.access import bad_attr, fail, fresh_shape, integer, integers, same_dtype, tensor, text
+from graphopt.ops.access import (
+    bad_attr,
+    fail,
+    fresh_shape,
+    integer,
+    integers,
+    possible,
+    same_dtype,
+    tensor,
+    text,
+)
 from graphopt.ops.registry import Kind, declare
 from graphopt.ops.shapes import at_most, same_padding_output, transposed_output, window_output
 
@@ -111,13 +121,14 @@ def _convolve(
     channels: Dim = unknown[1] if w.shape is None else w.shape[0]
     if kernel is None or x.shape is None:
         return TensorType(dtype, (shape[0], channels, *unknown[2:]), quant)
+    spatial = window(node, kernel).output(shape[2:])
     group = integer(node, "group", 1)
     if w.shape is not None and isinstance(w.shape[1], int) and isinstance(shape[1], int):
         if w.shape[1] * group != shape[1]:
             raise fail(node, weight, f"{shape[1]} input channels in {group} groups")
         if isinstance(channels, int) and group > 0 and channels % group:
             raise fail(node, weight, f"output channels divisible by {group} groups")
-    return TensorType(dtype, (shape[0], channels, *window(node, kernel).output(shape[2:])), quant)
+    return TensorType(dtype, possible(node, data, (shape[0], channels, *spatial)), quant)
 
 
 @declare(Kind.HEAVY, "Conv")
@@ -166,7 +177,7 @@ def conv_transpose(node: Node) -> list[Type]:
     channels: Dim = unknown[1] if w.shape is None else w.shape[1] * integer(node, "group", 1)
     kernel = kernel_of(node, w, rank - 2)
     spatial = unknown[2:] if kernel is None else _transposed_sizes(node, x.shape[2:], window(node, kernel))
-    return [TensorType(dtype, (x.shape[0], channels, *spatial))]
+    return [TensorType(dtype, possible(node, 0, (x.shape[0], channels, *spatial)))]
 
 
 def _transposed_sizes(node: Node, spatial: Shape, slide: Window) -> Shape:

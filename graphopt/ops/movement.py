@@ -16,6 +16,7 @@ from graphopt.ops.access import (
     integer,
     integers,
     moved_quant,
+    possible,
     rank_of,
     same_dtype,
     static_length,
@@ -280,9 +281,8 @@ def tile(node: Node) -> list[Type]:
     if len(repeats) != len(x.shape):
         raise fail(node, 1, f"{len(x.shape)} elements, one for each axis")
     pairs = enumerate(zip(x.shape, repeats, strict=True))
-    return [
-        _moved(x, tuple(fresh(node, 0, i) if times is None else dim * times for i, (dim, times) in pairs))
-    ]
+    dims = tuple(fresh(node, 0, i) if times is None else dim * times for i, (dim, times) in pairs)
+    return [_moved(x, possible(node, 1, dims))]
 
 
 @declare(Kind.MOVEMENT, "Pad")
@@ -302,7 +302,7 @@ def pad(node: Node) -> list[Type]:
     for i, raw in enumerate(axes):
         at, begin, end = axis(node, raw, rank), pads[i], pads[i + len(axes)]
         dims[at] = fresh(node, 0, at) if begin is None or end is None else x.shape[at] + begin + end
-    return [_moved(x, tuple(dims))]
+    return [_moved(x, possible(node, 0, tuple(dims)))]
 
 
 @declare(Kind.MOVEMENT, "SpaceToDepth", "DepthToSpace")

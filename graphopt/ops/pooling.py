@@ -12,6 +12,7 @@ from graphopt.ops.access import (
     integer,
     integers,
     moved_quant,
+    possible,
     rank_of,
     tensor,
     value_of,
@@ -40,7 +41,7 @@ def pool(node: Node) -> list[Type]:
         sizes = fresh_shape(node, 0, len(kernel) + 2)
     else:
         ceil = bool(integer(node, "ceil_mode", 0))
-        sizes = (*shape[:2], *window(node, kernel).output(shape[2:], ceil))
+        sizes = possible(node, 0, (*shape[:2], *window(node, kernel).output(shape[2:], ceil)))
     return [TensorType(x.dtype, sizes, quant), TensorType(DType.I64, sizes)]
 
 

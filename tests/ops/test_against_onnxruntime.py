@@ -128,7 +128,7 @@ def test_pools(
     h: int, w: int, kernel: Any, strides: Any, dilations: Any, pad: Any, ceil: int, op: str
 ) -> None:
     limits = [min(p, k - 1) for p, k in zip(pad, (*kernel, *kernel), strict=True)]
-    for size, at in ((h, 0), (w, 1)):  # a window larger than the padded input has no meaning
+    for size, at in ((h, 0), (w, 1)):  # else the quotient is truncated, which symbols don't tell
         assume(size + limits[at] + limits[at + 2] > (kernel[at] - 1) * dilations[at])
     attrs = {
         "kernel_shape": kernel,
@@ -232,3 +232,15 @@ def test_range(start: int, limit: int, delta: int) -> None:
     ends = {"start": np.array(start), "limit": np.array(limit), "delta": np.array(delta)}
     compare("Range", {}, ends)
     assert DType.of(ends["start"].dtype).value == TensorProto.INT64
+
+
+def test_window_larger_than_its_input() -> None:
+    """Runtimes truncate the quotient, so a pool whose stride makes up for it has one output."""
+    x, node = (
+        f32(1, 1, 6, 6),
+        helper.make_node("AveragePool", ["x"], ["y0"], kernel_shape=[7, 7], strides=[7, 7]),
+    )
+    model = model_of([node], {"x": x}, ["y0"])
+    results = execute(model, {"x": x})
+    assert results is not None
+    agree(Importer({"x": TensorType(DType.F32, x.shape)}).run(model), results, {})

@@ -51,6 +51,8 @@ IMAGE = tensor("f32", 1, 3, 8, 8)
         ("Cast", [IMAGE], {"to": 99}, "attribute to=99"),
         ("If", [tensor("bool")], {}, 'region "then_branch" is missing'),
         ("TopK", [tensor("f32", 3), [5]], {}, "at most 3"),
+        ("Conv", [tensor("f32", 1, 3, 1, 8), KERNEL], {}, r"input 0 .*larger sizes, the output would be \[1, 8, -1, 6\]"),
+        ("Pad", [tensor("f32", 3), [-2, -2]], {}, r"the output would be \[-1\]"),
     ],
 )  # fmt: skip
 def test_contradictions_are_located(op: str, inputs: list[Any], attrs: dict[str, Any], message: str) -> None:
