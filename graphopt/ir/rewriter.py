@@ -405,6 +405,8 @@ class Rewriter:
         """Moves ``node`` in its region to the place before ``before``; the verifier judges the order."""
         transaction, region, following = self._transaction(), node.parent, node._next
         assert region is not None and before.parent is region
+        if node is before:
+            return
         region._remove(node)
         region._insert(node, before)
 

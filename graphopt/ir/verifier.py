@@ -160,9 +160,10 @@ class IncrementalVerifier:
             if problem:
                 yield Fault(rule.name, f"{node.label}: {problem}", (node,))
         for output in node.outputs:
-            problem = value_problem(graph, output)
-            if problem:
-                yield Fault("uses", f"{node.label}: output %{output.name} {problem}", (node, *_users(output)))
+            for user in output.users:
+                # A node that moved past its users is the only one that was touched.
+                if not dominates(output, user):
+                    yield Fault("dominance", f"{user.label}: %{output.name} is computed only later", (user,))
         for region in node.regions.values():
             yield from _region_faults(graph, region)
             for inner in region:
@@ -333,9 +334,9 @@ def _inputs_visible(scope: Scope, node: Node) -> str | None:
             continue
         owner = value.owner
         if owner.__class__ is Node and owner.parent is region:
-            if owner._order < order:
+            if owner._order < order and not owner._erased:
                 continue
-            return f"input {index}, %{value.name}, is computed only later"
+            return f"input {index}, %{value.name}, is computed {'nowhere' if owner._erased else 'only later'}"
         if not dominates(value, node):
             isolated = (
                 " (a fused node sees only its inputs)" if region is not None and region.is_isolated else ""

@@ -1,0 +1,236 @@
+"""The rewriter: transactions, rollback, events, fuel, provenance."""
+
+from __future__ import annotations
+
+import pytest
+from graph_strategies import FirstInput, graphs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from graphopt.errors import RewriteError
+from graphopt.ir.builder import Builder, copy_graph
+from graphopt.ir.equality import graphs_equal
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.rewriter import Event, EventKind, OutOfFuel, Relation, Rewriter, Transaction
+from graphopt.ir.tensor import Tensor
+from graphopt.ir.types import UnknownType, tensor
+from graphopt.ir.verifier import IncrementalVerifier, faults, verify
+
+T = tensor("f32", 2)
+
+
+def chain(*ops: str) -> Graph:
+    graph = Graph()
+    make = Builder(graph)
+    value = make.input("x", T)
+    for index, op in enumerate(ops):
+        value = make.node(op, [value], [(f"v{index}", T)], name=f"n{index}").output
+    make.outputs([value])
+    graph.output_names = ["y"]
+    return graph
+
+
+def ops(graph: Graph) -> list[str]:
+    return [node.op for node in graph.body]
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.transactions: list[Transaction] = []
+
+    def committed(self, transaction: Transaction) -> None:
+        self.transactions.append(transaction)
+
+
+class Abort(Exception):
+    pass
+
+
+def any_change(draw: st.DrawFn, rewriter: Rewriter) -> None:
+    """One random change of the graph; RewriteError where the graph does not allow it."""
+    graph = rewriter.graph
+    nodes = [n for n in graph.walk() if n.parent is not None]
+    node = draw(st.sampled_from(nodes))
+    values = [v for v in graph._values.values() if v.name]
+    value = draw(st.sampled_from(values))
+    kind = draw(
+        st.sampled_from(["create", "replace", "erase", "input", "attr", "type", "rename", "const", "move"])
+    )
+    if kind == "create":
+        count = draw(st.integers(1, 2))
+        rewriter.create("New", [None, value], {"a": 1}, outputs=count, before=node)
+    elif kind == "replace":
+        rewriter.replace(value, draw(st.sampled_from(values)), Relation.RELAID_OUT)
+    elif kind == "erase":
+        rewriter.erase(node)
+    elif kind == "input":
+        rewriter.set_input(node, draw(st.integers(0, 3)), draw(st.none() | st.just(value)))
+    elif kind == "attr":
+        rewriter.set_attr(node, draw(st.sampled_from(["a", "b"])), draw(st.none() | st.integers()))
+    elif kind == "type":
+        if not value.is_constant:
+            rewriter.set_type(value, draw(st.sampled_from([T, UnknownType()])))
+    elif kind == "rename":
+        rewriter.rename(value, draw(st.sampled_from(["x", "fresh", "a b"])))
+    elif kind == "const":
+        made = rewriter.constant(Tensor.of([1.0, 2.0]))
+        if draw(st.booleans()):
+            rewriter.erase_constant(made)
+        unused = [v for v in graph.constants.values() if not v.num_uses]
+        if unused:
+            rewriter.erase_constant(draw(st.sampled_from(unused)))
+    else:
+        siblings = node.parent.nodes if node.parent else []
+        rewriter.move(node, draw(st.sampled_from(siblings)))
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), graphs())
+def test_an_undone_transaction_leaves_no_trace(data: st.DataObject, graph: Graph) -> None:
+    before, names = copy_graph(graph), list(graph._values)
+    rewriter, recorder = Rewriter(graph, FirstInput()), Recorder()
+    rewriter.listeners.append(recorder)
+    try:
+        with rewriter.rewrite("test", graph.nodes[0]):
+            for _ in range(data.draw(st.integers(1, 6))):
+                any_change(data.draw, rewriter)
+            raise Abort
+    except (Abort, RewriteError):
+        pass
+    assert graphs_equal(graph, before) is None
+    assert sorted(graph._values) == sorted(names)
+    verify(graph)
+    assert recorder.transactions == []
+    assert rewriter.count == 0
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data(), graphs())
+def test_incremental_verification_agrees_with_the_full_one(data: st.DataObject, graph: Graph) -> None:
+    verifier = IncrementalVerifier(graph, None)
+    rewriter = Rewriter(graph, FirstInput(), listeners=[verifier])
+    for _ in range(data.draw(st.integers(1, 4))):
+        if not graph.nodes:
+            return
+        try:
+            with rewriter.rewrite("test", graph.nodes[0]):
+                any_change(data.draw, rewriter)
+        except RewriteError:
+            continue
+    assert bool(list(verifier.faults())) == bool(list(faults(graph)))
+
+
+def test_changes_need_a_transaction_and_these_don_t_nest() -> None:
+    graph = chain("Neg")
+    rewriter = Rewriter(graph, FirstInput())
+    with pytest.raises(RewriteError, match="only inside a transaction"):
+        rewriter.erase(graph.nodes[0])
+    with (
+        pytest.raises(RewriteError, match='rule "inner" began inside rule "outer"'),
+        rewriter.rewrite("outer"),
+        rewriter.rewrite("inner"),
+    ):
+        pass
+
+
+def test_the_events_of_a_replacement() -> None:
+    graph = chain("Neg", "Abs", "Relu")
+    neg, old, relu = graph.nodes
+    recorder = Recorder()
+    rewriter = Rewriter(graph, FirstInput(), listeners=[recorder])
+    with rewriter.rewrite("swap", old):
+        new = rewriter.create("Sqrt", [neg.output])
+        rewriter.replace_node(old, new.outputs)
+    (transaction,) = recorder.transactions
+    assert (transaction.rule, transaction.root, transaction.inserted, transaction.erased) == (
+        "swap",
+        old,
+        1,
+        1,
+    )
+    assert transaction.events == [
+        Event(EventKind.INSERTED, new),
+        Event(EventKind.CHANGED, relu),
+        Event(EventKind.REPLACED, None, old.output, new.output),
+        Event(EventKind.ERASED, old),
+    ]
+    assert ops(graph) == ["Neg", "Sqrt", "Relu"]
+    assert new.origin == ("n1",)
+    assert neg.output.users == (new,)
+
+
+def test_losing_a_use_is_told() -> None:
+    graph = chain("Neg", "Abs")
+    neg, abs_ = graph.nodes
+    recorder = Recorder()
+    rewriter = Rewriter(graph, FirstInput(), listeners=[recorder])
+    with rewriter.rewrite("skip", abs_):
+        rewriter.set_input(abs_, 0, graph.inputs[0])
+    assert Event(EventKind.RELEASED, None, neg.output) in recorder.transactions[0].events
+
+
+def test_fuel_counts_transactions_that_changed_something() -> None:
+    graph = chain("Neg", "Abs", "Relu")
+    rewriter = Rewriter(graph, FirstInput(), fuel=2)
+    with rewriter.rewrite("nothing"):
+        pass
+    for node in graph.nodes[:2]:
+        with rewriter.rewrite("attr", node):
+            rewriter.set_attr(node, "a", 1)
+    with pytest.raises(OutOfFuel), rewriter.rewrite("attr", graph.nodes[2]):
+        raise AssertionError("must not begin")
+    assert rewriter.count == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r, n: r.erase(n[0]), 'Neg "n0" can\'t be erased, Abs "n1" uses it'),
+        (lambda r, n: r.erase(n[2]), "a region's output uses it"),
+        (lambda r, n: r.replace(n[0].output, n[2].output), r"can't see %v2, which should replace %v0"),
+        (lambda r, n: r.set_input(n[0], 0, n[1].output), "can't see %v1"),
+        (lambda r, n: r.create("Foo", [n[2].output], before=n[0]), "can't see %v2 at its place"),
+        (
+            lambda r, n: r.replace(n[0].output, r.constant(Tensor.of([1, 2]))),
+            r"of type i64\[2\] can't replace",
+        ),
+    ],
+)
+def test_what_would_break_the_graph_is_refused(change: object, message: str) -> None:
+    graph = chain("Neg", "Abs", "Relu")
+    before = copy_graph(graph)
+    rewriter = Rewriter(graph, FirstInput())
+    with pytest.raises(RewriteError, match=message), rewriter.rewrite("bad", graph.nodes[0]):
+        change(rewriter, graph.nodes)  # type: ignore[operator]
+    assert graphs_equal(graph, before) is None
+    assert rewriter.failed is not None
+    assert rewriter.failed.rule == "bad"
+
+
+def _fuse(graph: Graph, nodes: list[Node], output: Value) -> Node:
+    rewriter = Rewriter(graph, FirstInput())
+    with rewriter.rewrite("fuse", nodes[-1]):
+        return rewriter.fuse(nodes, output)
+
+
+def test_fusing_moves_nodes_into_a_body() -> None:
+    graph = chain("Neg", "Abs", "Relu", "Sqrt")
+    nodes = graph.nodes
+    fused = _fuse(graph, nodes[1:3], nodes[2].output)
+    verify(graph, FirstInput())
+    assert ops(graph) == ["Neg", "fused", "Sqrt"]
+    assert [n.op for n in fused.body] == ["Abs", "Relu"]
+    assert fused.inputs == [nodes[0].output]
+    assert fused.output.name == "v2"
+    assert fused.origin == ("n1", "n2")
+
+
+def test_fusing_refuses_values_used_outside() -> None:
+    graph = chain("Neg", "Abs", "Relu")
+    nodes = graph.nodes
+    make = Builder(graph)
+    make.node("Sqrt", [nodes[0].output], [("w", T)])
+    before = copy_graph(graph)
+    with pytest.raises(RewriteError, match="%v0 is used outside"):
+        _fuse(graph, nodes[:2], nodes[1].output)
+    assert graphs_equal(graph, before) is None
