@@ -47,15 +47,18 @@ class Timing(Instrument):
 
     def __init__(self) -> None:
         self._start = 0.0
+        self._size: tuple[int, int] | None = None
 
     def before(self, run: PassRun) -> None:
-        run.row.nodes_before, run.row.constant_bytes_before = _size(run.graph)
+        # What the last pass left is what this one gets.
+        run.row.nodes_before, run.row.constant_bytes_before = self._size or _size(run.graph)
         self._start = time.perf_counter()
 
     def after(self, run: PassRun) -> None:
         run.row.seconds = time.perf_counter() - self._start
         run.row.rewrites = run.rewriter.count
-        run.row.nodes_after, run.row.constant_bytes_after = _size(run.graph)
+        self._size = _size(run.graph) if run.row.rewrites or self._size is None else self._size
+        run.row.nodes_after, run.row.constant_bytes_after = self._size
 
 
 def _size(graph: Graph) -> tuple[int, int]:
