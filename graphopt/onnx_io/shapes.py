@@ -10,7 +10,7 @@ from graphopt.errors import ModelError
 from graphopt.ir.dims import Dim
 from graphopt.ir.types import TensorType, Type
 from graphopt.onnx_io.text import check_graph_text, check_text
-from graphopt.onnx_io.types import DimReader
+from graphopt.onnx_io.types import DimReader, is_anonymous
 
 if TYPE_CHECKING:
     import onnx
@@ -31,15 +31,16 @@ def fixed_inputs(
     inputs = {info.name: info for info in model.graph.input if info.name not in initializers}
     names: dict[str, None] = {}
     for info in inputs.values():
-        params = [dim.dim_param for dim in _dims(info) if dim.dim_param]
+        params = _names(info)
         check_text(params, f'the shape of "{info.name}"')
-        names.update(dict.fromkeys(params))
+        names.update(dict.fromkeys(name for name in params if name))
     for name, number in fixed.items():
         if name not in names:
             raise _unknown("dimension", name, names)
         if number < 0:
             raise ModelError(f'dimension "{name}" can\'t be {number}', hint="dimensions are 0 or more")
     known: dict[str, int] = dict(fixed)
+    shapes = {**_shapes_of_fixed(inputs.values(), fixed), **shapes}
     for name, shape in shapes.items():
         if name not in inputs:
             raise _unknown("input", name, inputs)
@@ -73,7 +74,8 @@ def _bind(info: onnx.ValueInfoProto, shape: Sequence[int | str], known: dict[str
     for axis, (dim, given) in enumerate(zip(declared, shape, strict=True)):
         if not isinstance(given, int):
             continue
-        fixed = known.get(dim.dim_param) if dim.dim_param else None
+        named = bool(dim.dim_param) and not is_anonymous(dim.dim_param)
+        fixed = known.get(dim.dim_param) if named else None
         if dim.HasField("dim_value") and dim.dim_value >= 0:
             fixed = dim.dim_value
         if fixed is not None and fixed != given:
@@ -81,8 +83,37 @@ def _bind(info: onnx.ValueInfoProto, shape: Sequence[int | str], known: dict[str
                 f'dimension {axis} of input "{info.name}" is {fixed}, and {given} is given for it',
                 hint="only dimensions that the model leaves open can be fixed",
             )
-        if dim.dim_param:
+        if named:
             known[dim.dim_param] = given
+
+
+def _names(info: onnx.ValueInfoProto) -> list[str]:
+    """The name of each dimension: its own, the one that import will give it, or "" for a number."""
+    names = []
+    for axis, dim in enumerate(_dims(info)):
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
+            names.append("")
+        elif dim.dim_param and not is_anonymous(dim.dim_param):
+            names.append(dim.dim_param)
+        else:
+            names.append(f"{info.name}_d{axis}")
+    return names
+
+
+def _shapes_of_fixed(
+    inputs: Iterable[onnx.ValueInfoProto], fixed: Mapping[str, int]
+) -> dict[str, list[int | str]]:
+    """Shapes of the inputs that have a dimension without a name of its own and a number for it."""
+    shapes: dict[str, list[int | str]] = {}
+    for info in inputs:
+        names, dims = _names(info), _dims(info)
+        own = {dim.dim_param for dim in dims}
+        if any(name in fixed and name not in own for name in names):
+            shapes[info.name] = [
+                fixed.get(name, name) if name else dim.dim_value
+                for name, dim in zip(names, dims, strict=True)
+            ]
+    return shapes
 
 
 def _dims(info: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimension]:

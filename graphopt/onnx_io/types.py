@@ -28,6 +28,11 @@ _EXPRESSION = re.compile(r"[A-Za-z_][\w ,()*+/%-]*|\d+ *\*[\w ,()*+/%-]*")
 _MAX_EXPRESSION = 64
 
 
+def is_anonymous(text: str) -> bool:
+    """Whether ``text`` names no dimension: exporters write it for "unknown"."""
+    return text in _ANONYMOUS or re.fullmatch(r"-?\d+", text) is not None
+
+
 class DimReader:
     """Reads dimensions of one model.
 
@@ -60,7 +65,7 @@ class DimReader:
     def named(self, text: str, hint: str) -> Dim:
         """The dimension that ``text`` names, a fresh one when it names none."""
         check_text((text,), f'the shape of "{hint}"')
-        if text in _ANONYMOUS or re.fullmatch(r"-?\d+", text):
+        if is_anonymous(text):
             return self.fresh(hint)
         found = self._by_text.get(text)
         if found is None:
