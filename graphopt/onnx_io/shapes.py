@@ -51,12 +51,17 @@ def fixed_inputs(
         declared = reader.type(inputs[name].type, name)
         if not isinstance(declared, TensorType):
             raise ModelError(f'input "{name}" is {declared}, which has no shape to fix')
-        given: list[Dim] = [
-            dim if isinstance(dim, int) else reader.named(dim, f"{name}_d{axis}")
-            for axis, dim in enumerate(shape)
-        ]
+        given = [_given(dim, declared, axis, reader, name) for axis, dim in enumerate(shape)]
         types[name] = declared.with_shape(tuple(given))
     return reader, types
+
+
+def _given(dim: int | str, declared: TensorType, axis: int, reader: DimReader, name: str) -> Dim:
+    if isinstance(dim, int):
+        return dim
+    if is_anonymous(dim) and declared.shape is not None:
+        return declared.shape[axis]
+    return reader.named(dim, f"{name}_d{axis}")
 
 
 def _bind(info: onnx.ValueInfoProto, shape: Sequence[int | str], known: dict[str, int]) -> None:

@@ -30,4 +30,4 @@ def test_a_generated_name_fixes_its_dimension_only() -> None:
 
 def test_an_unknown_name_is_answered_by_the_names_that_inspect_shows() -> None:
     with pytest.raises(ModelError, match="x_d0"):
-        onnx_io.load(_model(), dims={"x_d": 1})
+        onnx_io.load(_model(), dims={"batch": 1})
