@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from graphopt.errors import RewriteError
-from graphopt.ir.builder import Builder
+from graphopt.ir.builder import Builder, copy_region
 from graphopt.ir.graph import Attr, Graph, Node, Region, Use, Value, dominates, merge_types, refines
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Array, Tensor
@@ -247,6 +248,31 @@ class Rewriter:
             self.erase(node)
         self.rename(fused.output, output.name)
         return fused
+
+    def inline(self, region: Region, arguments: Sequence[Value], before: Node) -> list[Value]:
+        """Copies the nodes of ``region`` to the place before ``before``, with ``arguments`` for its inputs.
+
+        Returns:
+            What the outputs of ``region`` are there.
+        """
+        transaction = self._transaction()
+        mapping = dict(zip(region.inputs, arguments, strict=True))
+        copies: list[Node] = []
+        for node in region:
+            copy = self._builder.node(
+                node.op, [None if v is None else mapping.get(v, v) for v in node.inputs],
+                [(v.name, v.type) for v in node.outputs], node.attrs,
+                domain=node.domain, name=node.name, region=before.parent, before=before,
+            )  # fmt: skip
+            copy.metadata, copy.doc, copy.origin = node.metadata, node.doc, node.origin
+            mapping.update(zip(node.outputs, copy.outputs, strict=True))
+            for attr, inner in node.regions.items():
+                copy_region(inner, self._builder.region(copy, attr), self._builder, mapping)
+            transaction._undo.append(functools.partial(self._drop, copy))
+            transaction.events.append(Event(EventKind.INSERTED, copy))
+            copies.append(copy)
+        self._reinfer(copies)  # arguments, and what was refined around the region, may say more than before
+        return [mapping.get(value, value) for value in region.outputs]
 
     def constant(self, data: Tensor | Array, name: str = "") -> Value:
         """A new constant of the graph, named after the transaction's root unless ``name`` is given."""

@@ -2,6 +2,7 @@
 
 from graphopt_passes import (
     common_subexpressions,
+    control_flow,
     conv_affine,
     dead_code,
     fold_constants,
@@ -19,6 +20,7 @@ from graphopt_passes import (
 
 __all__ = [
     "common_subexpressions",
+    "control_flow",
     "conv_affine",
     "dead_code",
     "fold_constants",

@@ -1,7 +1,8 @@
 """The named pipelines.
 
-The order of cleanup: shapes first, since they make constants; then folding, then what folding
-made equal, redundant or dead. A second round takes what fusions leave behind.
+The order of cleanup: shapes first, since they make constants; then folding; branches whose
+condition that made constant; once more for what was in the branches; then what all this made equal,
+redundant or dead.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from graphopt.pipeline import register_pipeline
 
 CLEANUP = (
     "eliminate-dead-code,simplify-identities,simplify-shapes,fold-constants,"
+    "fold-control-flow,simplify-shapes,fold-constants,"
     "eliminate-common-subexpressions,simplify-identities,eliminate-dead-code"
 )
 FUSIONS = "fuse-layer-norm,fuse-gelu,fuse-conv-bn,decompose-batch-norm,fuse-matmul-bias,fold-constants"

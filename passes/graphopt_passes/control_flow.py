@@ -1,0 +1,58 @@
+"""Branches whose condition is known when the model is compiled.
+
+An If with a constant condition, or one that the types decide (a rank, a static size), is replaced
+by the nodes of the branch that is taken. Branches may hold further ones: they are looked at again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from graphopt.ir.graph import Node, Region, Value
+from graphopt.ir.rewriter import Rewriter
+from graphopt.ops import static_content
+from graphopt.pipeline import Context, Effect, Pass, register_pass
+
+
+@register_pass("fold-control-flow")
+@dataclass(frozen=True)
+class FoldControlFlow(Pass):
+    """Replace an If whose condition is known by the branch that it takes."""
+
+    effect = Effect.EXACT
+
+    def run(self, rewriter: Rewriter, context: Context) -> None:
+        """Inlines taken branches from the outside in."""
+        pending = list(_branches(rewriter.graph.body))[::-1]
+        while pending:
+            node = pending.pop()
+            taken = None if node.erased else _taken(node)
+            if taken is None:
+                pending += [inner for region in node.regions.values() for inner in _branches(region)][::-1]
+                continue
+            following, region = node, node.parent
+            with rewriter.rewrite("known-condition", node) as transaction:
+                rewriter.replace_node(node, rewriter.inline(taken, [], following))
+            inserted = [event.node for event in transaction.events if event.node is not None]
+            pending += [n for n in inserted if n.op == "If" and not n.erased and n.parent is region][::-1]
+
+
+def _branches(region: Region) -> Iterator[Node]:
+    """The nodes of ``region`` that hold regions, those of fused nodes not."""
+    return (node for node in region if node.regions and not node.is_fused)
+
+
+def _taken(node: Node) -> Region | None:
+    condition = node.inputs[0] if node.op == "If" and not node.domain else None
+    truth = None if condition is None else _truth(condition)
+    if truth is None:
+        return None
+    return node.regions["then_branch" if truth else "else_branch"]
+
+
+def _truth(condition: Value) -> bool | None:
+    if condition.is_constant and condition.const is not None:
+        return bool(condition.const.item())
+    content = static_content(condition)
+    return bool(content[0]) if content is not None and len(content) == 1 else None

@@ -1,0 +1,71 @@
+"""fold-control-flow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from pass_graphs import Model, checked, count, ops, random
+
+from graphopt.ir.dims import sym
+from graphopt.ir.graph import Region, Value
+from graphopt.ir.types import UnknownType
+
+Branch = Callable[[Region], Value]
+
+
+def _if(m: Model, condition: Value, yes: Branch, no: Branch, region: Region | None = None) -> Value:
+    node = m.builder.node("If", [condition], [("chosen", UnknownType())], region=region)
+    for attr, branch in (("then_branch", yes), ("else_branch", no)):
+        inner = m.builder.region(node, attr)
+        m.builder.outputs([branch(inner)], inner)
+    node.output.type = node.regions["then_branch"].outputs[0].type
+    return node.output
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_the_branch_that_is_taken_stays(truth: bool) -> None:
+    m = Model()
+    x = m.input("x", sym("n"), 4)
+    condition = m.const(truth, dtype=bool)
+    chosen = _if(
+        m, condition, lambda r: m("Exp", m("Neg", x, region=r), region=r), lambda r: m("Tanh", x, region=r)
+    )
+    graph = m.done(m("Relu", chosen))
+    checked(graph, "fold-control-flow", {"x": random(3, 4)})
+    assert ops(graph) == (["Neg", "Exp", "Relu"] if truth else ["Tanh", "Relu"])
+
+
+def test_a_branch_may_give_a_value_from_outside() -> None:
+    m = Model()
+    x = m.input("x", 4)
+    y = m("Neg", x)
+    graph = m.done(_if(m, m.const([True], dtype=bool), lambda r: y, lambda r: m("Exp", x, region=r)))
+    checked(graph, "fold-control-flow", {"x": random(4)})
+    assert ops(graph) == ["Neg"] and graph.outputs[0] is y
+
+
+def test_nested_branches_and_ranks() -> None:
+    """The condition is computed from types: whether the rank is 2."""
+    m = Model()
+    x, c = m.input("x", sym("n"), 4), m.input("c", dtype="bool")
+    is_matrix = m("Equal", m("Size", m("Shape", x)), m.const(2, dtype=np.int64))
+
+    def inner(r: Region) -> Value:
+        return _if(m, is_matrix, lambda q: m("Exp", x, region=q), lambda q: m("Neg", x, region=q), r)
+
+    outer = _if(m, m("Not", is_matrix), lambda r: m("Sin", x, region=r), inner)
+    kept = _if(m, c, inner, lambda r: m("Cos", x, region=r))
+    graph = m.done(outer, kept)
+    checked(graph, "fold-control-flow,eliminate-dead-code", {"x": random(3, 4), "c": np.array(True)})
+    assert ops(graph) == ["Exp", "If"]
+    assert count(graph) == {"Exp": 2, "If": 1, "Cos": 1}
+
+
+def test_a_condition_that_is_not_known() -> None:
+    m = Model()
+    x, c = m.input("x", 4), m.input("c", dtype="bool")
+    graph = m.done(_if(m, c, lambda r: m("Exp", x, region=r), lambda r: m("Neg", x, region=r)))
+    report = checked(graph, "fold-control-flow", {"x": random(4), "c": np.array(False)})
+    assert ops(graph) == ["If"] and report.rows[0].rewrites == 0
