@@ -80,19 +80,22 @@ def check(node: Node) -> str | None:
     """What is wrong with ``node`` by its operator's schema, located; None if nothing or no schema is known."""
     if node.is_fused:
         return _check_fused(node)
-    types: list[object] = []
+    # A value's element type stands for it, by its number: members of an Enum hash slowly.
+    parts: list[object] = [node.op, node.domain, len(node.outputs)]
     for value in node.inputs:
         if value is None:
-            types.append(None)
+            parts.append(None)
         else:
             type = value.type
-            types.append(type.dtype if type.__class__ is TensorType else type)
-    key: tuple[Any, ...]
+            if type.__class__ is not TensorType:
+                parts.append(type)
+            else:
+                parts.append(0 if type.dtype is None else type.dtype._value_)
     if node.attrs or node.regions:
-        kinds = tuple([value.__class__ for value in node.attrs.values()])
-        key = (node.op, node.domain, len(node.outputs), *types, *node.attrs, *kinds, *node.regions)
-    else:
-        key = (node.op, node.domain, len(node.outputs), *types)
+        for name, attr in node.attrs.items():
+            parts += (name, attr.__class__)
+        parts += node.regions
+    key = tuple(parts)
     try:
         verdict = _VERDICTS[key]
     except KeyError:
