@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from graphopt.backend.artifact import Artifact, build
 from graphopt.errors import CompileError
@@ -12,11 +13,17 @@ from graphopt.runtime.manifest import TensorSpec
 from graphopt.targets import Target
 
 
-def compile_graph(graph: Graph, target: Target) -> Artifact:
+def compile_graph(
+    graph: Graph,
+    target: Target,
+    *,
+    progress: Callable[[int, int, str], None] = lambda done, total, step: None,
+) -> Artifact:
     """Machine code for a graph.
 
     Args:
         graph: regions made by ``fuse-regions`` become one kernel each, every other node one of its own.
+        progress: called with (steps done, steps in all, what comes next).
 
     Raises:
         CompileError: operators or types that can't be compiled; all unknown operators in one message.
@@ -25,7 +32,9 @@ def compile_graph(graph: Graph, target: Target) -> Artifact:
     check_operators(graph)
     from graphopt.backend.assemble import assemble
 
+    progress(0, 2, "kernels")
     assembled = assemble(graph, target)
+    progress(1, 2, f"machine code of {len(assembled.kernels)} kernels")
     return build(
         assembled.module,
         target,

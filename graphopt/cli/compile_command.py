@@ -55,18 +55,17 @@ def command(
         artifact = compile_graph(graph, resolved, progress=step)
     artifact.save(output)
     seconds = time.perf_counter() - started
+    kernels = sum(len(variant.kernels) for variant in artifact.variants)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     if as_json:
         print_json(
             {
                 "artifact": str(output),
                 "target": resolved.text,
-                "kernels": len(artifact.kernels),
+                "kernels": kernels,
                 "bytes": size,
                 "seconds": seconds,
             }
         )
         return
-    click.echo(
-        f"wrote {output}: {len(artifact.kernels)} kernels for {resolved.text}, {human_bytes(size)}, {seconds:.1f} s"
-    )
+    click.echo(f"wrote {output}: {kernels} kernels for {resolved.text}, {human_bytes(size)}, {seconds:.1f} s")
