@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphopt.ir.dims import Dim, Shape, floordiv
 from graphopt.ir.graph import Node
 from graphopt.ir.types import TensorType, Type
-from graphopt.ops.access import bad_attr, fail, fresh_shape, integer, tensor
+from graphopt.ops.access import bad_attr, fail, fresh_shape, integer, rank_of, same_dtype, tensor
 from graphopt.ops.registry import Kind, declare
 
 
@@ -52,6 +52,18 @@ def _four(node: Node, index: int, shape: Shape, heads_name: str) -> tuple[Dim, D
     if heads < 1:
         raise bad_attr(node, heads_name, "the number of heads, for inputs of rank 3")
     return shape[0], heads, shape[1], floordiv(shape[2], heads)
+
+
+@declare(Kind.HEAVY, "FlexAttention", domain="ai.onnx.preview")
+def flex_attention(node: Node) -> list[Type]:
+    """Attention on rank 4 whose scores and probabilities pass through regions that keep their shapes."""
+    q, v = rank_of(node, 0, 4), rank_of(node, 2, 4)
+    dims = list(fresh_shape(node, 0, 4) or ())
+    if q is not None:
+        dims[:3] = q[:3]
+    if v is not None:
+        dims[3] = v[3]
+    return [TensorType(same_dtype(node, (0, 1, 2)), tuple(dims))]
 
 
 @declare(Kind.ELEMENTWISE, "RotaryEmbedding")

@@ -13,5 +13,4 @@ declare(
 
 # Newer than the canonical opset: kept as they are.
 declare(Kind.HEAVY, "LinearAttention", "CausalConvWithState")
-declare(Kind.HEAVY, "FlexAttention", domain="ai.onnx.preview")
 declare(Kind.ELEMENTWISE, "SwiGLU")
