@@ -103,8 +103,8 @@ class NumericVerifier(Instrument):
 def _evaluate(graph: Graph, inputs: list[Mapping[str, Array]]) -> Outputs:
     from graphopt.evaluate import Session
 
-    session = Session(graph)
-    return [dict(session.run(sample)) for sample in inputs]
+    with Session(graph) as session:
+        return [dict(session.run(sample)) for sample in inputs]
 
 
 def distance(actual: Any, expected: Any, effect: Effect) -> tuple[float, float]:
