@@ -85,7 +85,7 @@ def test_opt_writes_a_model_that_onnxruntime_runs_alike(folder: Path, tmp_path: 
     out = tmp_path / "out.onnx"
     done = graphopt("opt", folder / "net.onnx", "-o", out, "--verify", "numeric", "--json")
     assert done.returncode == 0, done.stderr
-    assert [row["pass"] for row in json.loads(done.stdout)["passes"]]
+    assert "fuse-regions" in [row["spec"] for row in json.loads(done.stdout)["passes"]]
     x = np.random.default_rng(1).standard_normal((7, 4)).astype(np.float32)
     (expected,) = onnxruntime.InferenceSession(folder / "net.onnx").run(None, {"x": x})
     (actual,) = onnxruntime.InferenceSession(out).run(None, {"x": x})
@@ -161,7 +161,7 @@ def test_plugin_passes_take_options(folder: Path, tmp_path: Path) -> None:
         "rename-graph{to=fresh}",
     )
     assert done.returncode == 0, done.stderr
-    assert "fresh" in out.read_text().splitlines()[0]
+    assert 'graph "fresh"' in out.read_text()
     assert "rename-graph" in graphopt("passes", "--plugin", tmp_path / "mine.py").stdout
 
 
