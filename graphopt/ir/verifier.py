@@ -22,7 +22,7 @@ from graphopt.ir.printer import excerpt
 from graphopt.ir.rewriter import EventKind, Transaction
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import TensorType, Type
+from graphopt.ir.types import OptionalType, TensorType, Type
 
 Stage = Literal["import", "pass", "compile"]
 _ALL: tuple[Stage, ...] = ("import", "pass", "compile")
@@ -415,6 +415,8 @@ def _types_agree(scope: Scope, node: Node) -> str | None:
     except TypeInferenceError as error:
         return error.message
     for value, type in zip(node.outputs, inferred, strict=False):
+        if node.regions and isinstance(type, OptionalType) and not isinstance(value.type, OptionalType):
+            type = type.elem  # A Loop may carry an optional in and give its content out: the model says which.
         if type is not value.type and not refines(type, value.type):
             return f"%{value.name} has type {value.type}, the operator gives {type}"
     return None
