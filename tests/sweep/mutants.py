@@ -151,7 +151,7 @@ def _attribute(graph: Any, rng: random.Random) -> None:
     elif attribute.HasField("t"):
         _damage_tensor(attribute.t, rng)
     else:
-        attribute.type = rng.randrange(16)
+        attribute.type = rng.randrange(15)
 
 
 def _tensor_field(graph: Any, rng: random.Random) -> None:
