@@ -318,11 +318,19 @@ class Rewriter:
     def replace_node(
         self, node: Node, values: Sequence[Value | None], relation: Relation = Relation.EQUAL
     ) -> None:
-        """Replaces the outputs of ``node`` by ``values`` (None for an unused one) and erases it."""
-        for old, new in zip(node.outputs, values, strict=True):
-            if new is not None:
-                self.replace(old, new, relation)
+        """Replaces the outputs of ``node`` by ``values`` (None for an unused one) and erases it.
+
+        A value that this transaction made takes over the name of the one it replaces, so that what
+        stands for a value of the source model is called as there.
+        """
+        pairs = [(old, new) for old, new in zip(node.outputs, values, strict=True) if new is not None]
+        for old, new in pairs:
+            self.replace(old, new, relation)
         self.erase(node)
+        made = {e.node for e in self._transaction().events if e.kind is EventKind.INSERTED}
+        for old, new in pairs:
+            if new.producer in made and not self.graph.has_value(old.name):
+                self.rename(new, old.name)
 
     def erase(self, node: Node) -> None:
         """Removes ``node`` and what its regions hold.
@@ -340,7 +348,10 @@ class Rewriter:
         assert region is not None
         inner = [v for r in node.regions.values() for v in _region_values(r)]
         outside = _outside_uses(node)
+        lost = [n for r in node.regions.values() for n in _region_nodes(r)]
         region._remove(node)
+        for gone in lost:
+            gone._erased = True
         for use, value in outside:
             value._uses.pop(use, None)
         for value in (*node.outputs, *inner):
@@ -348,6 +359,8 @@ class Rewriter:
 
         def undo() -> None:
             region._insert(node, following)
+            for gone in lost:
+                gone._erased = False
             node.inputs = inputs
             for use, value in outside:
                 value._uses[use] = None
@@ -540,6 +553,13 @@ def _region_values(region: Region) -> Iterator[Value]:
         yield from node.outputs
         for inner in node.regions.values():
             yield from _region_values(inner)
+
+
+def _region_nodes(region: Region) -> Iterator[Node]:
+    for node in region:
+        yield node
+        for inner in node.regions.values():
+            yield from _region_nodes(inner)
 
 
 def _outside_uses(node: Node) -> list[tuple[Use, Value]]:
