@@ -61,7 +61,7 @@ def _parse(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.Mode
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if isinstance(model, onnx.ModelProto):
-        return model
+        return _checked(model, "the model")
     where = "the model" if isinstance(model, bytes) else os.fspath(model)
     try:
         data = model if isinstance(model, bytes) else Path(model).read_bytes()
@@ -74,6 +74,10 @@ def _parse(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> onnx.Mode
         raise ModelError(
             f"{where} is not an ONNX model", hint="the file is truncated, damaged or of another kind"
         ) from error
+    return _checked(proto, where)
+
+
+def _checked(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
     if not proto.HasField("graph"):
         raise ModelError(
             f"{where} is not an ONNX model: it has no graph", hint="the file is empty or of another kind"

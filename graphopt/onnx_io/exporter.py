@@ -11,6 +11,7 @@ from graphopt.ir.graph import CANONICAL_OPSET, FUSED_DOMAIN, Graph, Node, Region
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import Type
 from graphopt.onnx_io.export_attributes import fill_attribute
+from graphopt.onnx_io.export_opset import written_opset
 from graphopt.onnx_io.export_tensors import fill_tensor
 from graphopt.onnx_io.export_types import type_proto
 from graphopt.onnx_io.schemas import schema
@@ -41,6 +42,7 @@ class Exporter:
         self._counts: dict[str, int] = {}
         self._types: dict[Type, onnx.TypeProto | None] = {}
         self._domains: dict[str, None] = {"": None}
+        self._opset = {**graph.opset, "": written_opset(graph)}
 
     def run(self) -> onnx.ModelProto:
         """The model without initializers."""
@@ -59,7 +61,7 @@ class Exporter:
         self._fill(proto, graph.body, graph.output_names)
         self._add_constants(proto)
         for domain in self._domains:
-            model.opset_import.add(domain=domain, version=graph.opset.get(domain, 1))
+            model.opset_import.add(domain=domain, version=self._opset.get(domain, 1))
         return model
 
     # --- names --------------------------------------------------------------------------------
@@ -270,7 +272,7 @@ class Exporter:
                 function.node.add(op_type="Identity", input=[self._name(value)], output=[output])
             function.output.append(output)
         for domain in dict.fromkeys(inner.domain for inner in function.node):
-            function.opset_import.add(domain=domain, version=self.graph.opset.get(domain, 1))
+            function.opset_import.add(domain=domain, version=self._opset.get(domain, 1))
 
 
 @functools.cache

@@ -201,7 +201,9 @@ class Importer:
         while outputs and not outputs[-1]:
             outputs.pop()
         if not outputs:
-            raise ModelError(f"{label} in {scope.where} has no outputs", hint="remove the node: it does nothing")
+            raise ModelError(
+                f"{label} in {scope.where} has no outputs", hint="remove the node: it does nothing"
+            )
         function = self.functions and self.functions.get((proto.domain, proto.op_type, proto.overload))
         if function:
             self._inline(scope, proto, function, inputs, outputs)

@@ -60,7 +60,7 @@ class NodeMaker:
         names = [scope.value_name(name) for name in outputs]
         if version is None or not upgrade.is_needed(proto.op_type, version):
             node = self.node(scope, proto, proto.op_type, domain, inputs, names, attrs, graphs, label)
-            if version is not None and version > CANONICAL_OPSET and not upgrade.fits_canonical(node):
+            if version is not None and version > CANONICAL_OPSET and not upgrade.fits(node, CANONICAL_OPSET):
                 self.newest = max(self.newest, version)
             return node.outputs
         emitter = _Emitter(self, scope, proto, label)
@@ -145,9 +145,7 @@ class NodeMaker:
     def _carry(self, node: Node, label: str) -> None:
         for region in node.regions.values():
             own: set[Dim] = set()
-            while generalise(node, region, own, self.dims.fresh):
-                for value in region.inputs:
-                    value.type = self._settled(value, value.type)
+            while generalise(node, region, own, self.dims.fresh, self.declared):
                 self._infer_again(region, label)
 
     def _infer_again(self, region: Region, label: str) -> None:

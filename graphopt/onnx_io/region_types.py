@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from graphopt.ir.dims import Dim
-from graphopt.ir.graph import Node, Region
+from graphopt.ir.graph import Node, Region, Value
 from graphopt.ir.types import (
     DType,
     OptionalType,
@@ -46,11 +46,14 @@ def _without_axis(type: Type, axis: object) -> Type:
     return TensorType(type.dtype, tuple(shape))
 
 
-def generalise(node: Node, body: Region, own: set[Dim], fresh: Callable[[str], Dim]) -> bool:
+def generalise(
+    node: Node, body: Region, own: set[Dim], fresh: Callable[[str], Dim], declared: Mapping[Value, Type]
+) -> bool:
     """Gives loop-carried inputs of ``body`` a type that holds in every iteration; whether any changed.
 
     The first guess is the type of the initial value. A dimension that an iteration changes
-    becomes a fresh symbol (kept in ``own``), a rank that changes becomes unknown.
+    becomes the symbol that is declared for it, else a fresh one, and a rank that changes
+    becomes unknown. ``own`` keeps these symbols, so that each dimension changes once.
     """
     if node.domain or node.op not in ("Loop", "Scan"):
         return False
@@ -62,28 +65,36 @@ def generalise(node: Node, body: Region, own: set[Dim], fresh: Callable[[str], D
     changed = False
     pairs = zip(body.inputs[first_input:][: max(carried, 0)], body.outputs[first_output:], strict=False)
     for value, result in pairs:
-        joined = _join(value.type, result.type, own, fresh, value.name)
+        named = _declared_dims(declared.get(value))
+
+        def name(axis: int, value: Value = value, named: Sequence[Dim] = named) -> Dim:
+            dim = named[axis] if axis < len(named) else 0
+            dim = fresh(f"{value.name}_d{axis}") if isinstance(dim, int) or dim in own else dim
+            own.add(dim)
+            return dim
+
+        joined = _join(value.type, result.type, own, name)
         if joined != value.type:
             value.type, changed = joined, True
     return changed
 
 
-def _join(start: Type, later: Type, own: set[Dim], fresh: Callable[[str], Dim], hint: str) -> Type:
+def _declared_dims(declared: Type | None) -> Sequence[Dim]:
+    return declared.shape or () if isinstance(declared, TensorType) else ()
+
+
+def _join(start: Type, later: Type, own: set[Dim], name: Callable[[int], Dim]) -> Type:
     if start == later:
         return start
     match start, later:
         case TensorType(), TensorType():
             if start.shape is None or later.shape is None or len(start.shape) != len(later.shape):
                 return TensorType(start.dtype, None)
-            shape: list[Dim] = []
-            for axis, (a, b) in enumerate(zip(start.shape, later.shape, strict=True)):
-                if a != b and a not in own:
-                    a = fresh(f"{hint}_d{axis}")
-                    own.add(a)
-                shape.append(a)
-            return TensorType(start.dtype, tuple(shape))
+            pairs = enumerate(zip(start.shape, later.shape, strict=True))
+            shape = tuple(a if a == b or a in own else name(axis) for axis, (a, b) in pairs)
+            return TensorType(start.dtype, shape)
         case SequenceType(), SequenceType():
-            return SequenceType(_join(start.elem, later.elem, own, fresh, hint))
+            return SequenceType(_join(start.elem, later.elem, own, name))
         case OptionalType(), OptionalType():
-            return OptionalType(_join(start.elem, later.elem, own, fresh, hint))
+            return OptionalType(_join(start.elem, later.elem, own, name))
     return start

@@ -115,7 +115,7 @@ def _shapes_of_fixed(
         own = {dim.dim_param for dim in dims}
         if any(name in fixed and name not in own for name in names):
             shapes[info.name] = [
-                fixed.get(name, name) if name else dim.dim_value
+                fixed.get(name, dim.dim_param) if name else dim.dim_value
                 for name, dim in zip(names, dims, strict=True)
             ]
     return shapes

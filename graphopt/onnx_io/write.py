@@ -45,6 +45,8 @@ def write_model(graph: Graph, path: Path, *, inline: bool, external: bool | None
     Raises:
         ModelError: the file can't be written, or is too large for protobuf.
     """
+    if path.is_dir():
+        raise ModelError(f"{path} can't be written: it is a folder", hint="name a file")
     exporter = Exporter(graph, inline=inline)
     model = exporter.run()
     constants = exporter.constants
@@ -59,7 +61,7 @@ def write_model(graph: Graph, path: Path, *, inline: bool, external: bool | None
     }
     written: list[Path] = []
     try:
-        if external:
+        if external and any(_is_external(data) for _, data in constants):
             written.append(data_path)
             with temporary[data_path].open("wb") as file:
                 _write_data(model, constants, file, data_path.name)
@@ -101,13 +103,17 @@ def _add_data(model: onnx.ModelProto, constants: list[tuple[str, Tensor]]) -> No
         fill_tensor(model.graph.initializer.add(), data, name)
 
 
+def _is_external(data: Tensor) -> bool:
+    return data.dtype is not DType.STR and data.nbytes >= SMALLEST_EXTERNAL
+
+
 def _write_data(
     model: onnx.ModelProto, constants: list[tuple[str, Tensor]], file: BinaryIO, location: str
 ) -> None:
     offset = 0
     for name, data in constants:
         proto = model.graph.initializer.add()
-        if data.dtype is DType.STR or data.nbytes < SMALLEST_EXTERNAL:
+        if not _is_external(data):
             fill_tensor(proto, data, name)
             continue
         offset = -(-offset // _ALIGNMENT) * _ALIGNMENT

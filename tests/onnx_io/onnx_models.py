@@ -29,9 +29,13 @@ class Case(NamedTuple):
     atol: float
 
 
-def parse(text: str, *, opset: int = 17, ir_version: int = 8, domains: Mapping[str, int] | None = None) -> onnx.ModelProto:
+def parse(
+    text: str, *, opset: int = 17, ir_version: int = 8, domains: Mapping[str, int] | None = None
+) -> onnx.ModelProto:
     """A model of the text form of the onnx package, without its header."""
-    imports = ", ".join(f'"{domain}": {version}' for domain, version in {"": opset, **(domains or {})}.items())
+    imports = ", ".join(
+        f'"{domain}": {version}' for domain, version in {"": opset, **(domains or {})}.items()
+    )
     return parser.parse_model(f"<ir_version: {ir_version}, opset_import: [{imports}]> {text}")
 
 
@@ -47,7 +51,10 @@ def node_cases() -> dict[str, Case]:
         case.name: Case(
             case.name,
             case.model,
-            [([_array(x) for x in inputs], [_array(x) for x in outputs]) for inputs, outputs in case.data_sets],
+            [
+                ([_array(x) for x in inputs], [_array(x) for x in outputs])
+                for inputs, outputs in case.data_sets
+            ],
             case.rtol,
             case.atol,
         )
@@ -98,7 +105,9 @@ def run_ort(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return list(session.run(None, dict(feeds)))
 
 

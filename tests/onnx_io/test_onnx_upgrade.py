@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -70,14 +71,16 @@ MODELS = {
         9,
         "g (float[4,5,6] x) => (float[2,5,3] y) { y = Slice<starts=[1,-4], ends=[3,-1], axes=[0,2]>(x) }",
     ),
-    "slice 1 without axes": (9, "g (float[4,5] x) => (float[2,4] y) { y = Slice<starts=[1,0], ends=[3,-1]>(x) }"),
+    "slice 1 without axes": (
+        9,
+        "g (float[4,5] x) => (float[2,4] y) { y = Slice<starts=[1,0], ends=[3,-1]>(x) }",
+    ),
     "top k 1": (9, "g (float[3,7] x) => (float[3,2] y, int64[3,2] i) { y, i = TopK<k=2, axis=1>(x) }"),
     "clip 6": (9, "g (float[3,7] x) => (float[3,7] y) { y = Clip<min=-0.5, max=0.25>(x) }"),
     "clip 6 one side": (9, "g (float[3,7] x) => (float[3,7] y) { y = Clip<max=0.25>(x) }"),
     "pad 2": (
         9,
-        "g (float[2,3] x) => (float[4,6] y)"
-        '{ y = Pad<mode="constant", pads=[1,1,1,2], value=1.5>(x) }',
+        'g (float[2,3] x) => (float[4,6] y){ y = Pad<mode="constant", pads=[1,1,1,2], value=1.5>(x) }',
     ),
     "pad 2 reflect": (9, 'g (float[3,4] x) => (float[5,6] y) { y = Pad<mode="reflect", pads=[1,1,1,1]>(x) }'),
     "squeeze 11": (11, "g (float[1,3,1] x) => (float[1,3] y) { y = Squeeze<axes=[-1]>(x) }"),
@@ -87,7 +90,10 @@ MODELS = {
     "split 11 even": (11, "g (float[6] x) => (float[3] a, float[3] b) { a, b = Split(x) }"),
     "split 13 even": (13, "g (float[6] x) => (float[3] a, float[3] b) { a, b = Split(x) }"),
     "reduce sum 11": (11, "g (float[2,3,4] x) => (float[2,1,4] y) { y = ReduceSum<axes=[1]>(x) }"),
-    "reduce mean 13": (13, "g (float[2,3,4] x) => (float[2,4] y) { y = ReduceMean<axes=[-2], keepdims=0>(x) }"),
+    "reduce mean 13": (
+        13,
+        "g (float[2,3,4] x) => (float[2,4] y) { y = ReduceMean<axes=[-2], keepdims=0>(x) }",
+    ),
     "reduce max all": (13, "g (float[2,3,4] x) => (float y) { y = ReduceMax<keepdims=0>(x) }"),
     "softmax 1 flattens": (9, "g (float[2,3,4] x) => (float[2,3,4] y) { y = Softmax(x) }"),
     "softmax 11 last": (11, "g (float[2,3,4] x) => (float[2,3,4] y) { y = Softmax<axis=-1>(x) }"),
@@ -112,7 +118,7 @@ MODELS = {
     ),
     "grid sample 16 cubic": (
         16,
-        'g (float[1,2,4,4] x, float[1,3,3,2] i) => (float[1,2,3,3] y)'
+        "g (float[1,2,4,4] x, float[1,3,3,2] i) => (float[1,2,3,3] y)"
         '{ y = GridSample<mode="bicubic", padding_mode="border">(x, i) }',
     ),
     "grid sample 16 default": (
@@ -188,9 +194,18 @@ def test_resize_10_that_shrinks_and_grows() -> None:
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
-        ("g (float[2,3,4,5] x, float[3,4] b) => (float[2,3,4,5] y) { y = Mul<broadcast=1, axis=1>(x, b) }", (1, 3, 4, 1)),
-        ("g (float[2,3,4,5] x, float[3] b) => (float[2,3,4,5] y) { y = Mul<broadcast=1, axis=-3>(x, b) }", (1, 3, 1, 1)),
-        ("g (float[2,3,4,5] x, float[4,5] b) => (float[2,3,4,5] y) { y = Mul<broadcast=1>(x, b) }", (1, 1, 4, 5)),
+        (
+            "g (float[2,3,4,5] x, float[3,4] b) => (float[2,3,4,5] y) { y = Mul<broadcast=1, axis=1>(x, b) }",
+            (1, 3, 4, 1),
+        ),
+        (
+            "g (float[2,3,4,5] x, float[3] b) => (float[2,3,4,5] y) { y = Mul<broadcast=1, axis=-3>(x, b) }",
+            (1, 3, 1, 1),
+        ),
+        (
+            "g (float[2,3,4,5] x, float[4,5] b) => (float[2,3,4,5] y) { y = Mul<broadcast=1>(x, b) }",
+            (1, 1, 4, 5),
+        ),
     ],
 )
 def test_broadcasting_of_opset_6(text: str, shape: tuple[int, ...]) -> None:
@@ -201,7 +216,9 @@ def test_broadcasting_of_opset_6(text: str, shape: tuple[int, ...]) -> None:
 
 
 def test_prelu_of_opset_6_has_a_slope_for_each_channel() -> None:
-    model = parse("g (float[2,3,4] x, float[3] s) => (float[2,3,4] y) { y = PRelu(x, s) }", opset=6, ir_version=3)
+    model = parse(
+        "g (float[2,3,4] x, float[3] s) => (float[2,3,4] y) { y = PRelu(x, s) }", opset=6, ir_version=3
+    )
     feeds = feeds_for(model)
     x, slope = feeds["x"], feeds["s"].reshape(1, 3, 1)
     assert not differs(Session(load(model), "ort").run(feeds)["y"], np.where(x < 0, x * slope, x))
@@ -226,7 +243,11 @@ def test_dynamic_softmax_and_group_norm() -> None:
 @pytest.mark.parametrize(
     ("opset", "text", "message"),
     [
-        (8, "g (float[1,2,3] s, float[1,2,3] x) => (float[1,2,3] y) { y = Slice<starts=[1]>(x) }", '"starts" and "ends"'),
+        (
+            8,
+            "g (float[1,2,3] s, float[1,2,3] x) => (float[1,2,3] y) { y = Slice<starts=[1]>(x) }",
+            '"starts" and "ends"',
+        ),
         (9, "g (float[3] x) => (float[1] y, int64[1] i) { y, i = TopK(x) }", '"k" is missing'),
         (11, "g (float[3,3] x) => (float[3,3] y) { y = Softmax<axis=5>(x) }", "axis 5 is out of range"),
         (6, "g (float[n] x) => (float[n] y) { y = Celu(x) }", "no such operator yet"),
@@ -265,7 +286,9 @@ def is_additive(old: Any, new: Any) -> bool:
     a, b = signature(old), signature(new)
     attributes = all(b["attributes"].get(name) == attr for name, attr in a["attributes"].items())
     added = [attr for name, attr in b["attributes"].items() if name not in a["attributes"]]
-    inputs = b["inputs"][: len(a["inputs"])] == a["inputs"] and "Single" not in b["inputs"][len(a["inputs"]) :]
+    inputs = (
+        b["inputs"][: len(a["inputs"])] == a["inputs"] and "Single" not in b["inputs"][len(a["inputs"]) :]
+    )
     outputs = b["outputs"][: len(a["outputs"])] == a["outputs"]
     relaxed = len(a["inputs"]) == len(b["inputs"]) and all(
         x == y or y == "Optional" for x, y in zip(a["inputs"], b["inputs"], strict=True)
@@ -283,7 +306,7 @@ def steps() -> dict[tuple[str, int], bool]:
     found = {}
     for op, versions in history.items():
         ordered = sorted(versions)
-        for before, after in zip(ordered, ordered[1:], strict=False):
+        for before, after in itertools.pairwise(ordered):
             if after > 6:
                 found[op, after] = is_additive(versions[before], versions[after])
     return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from graphopt.ir.graph import CANONICAL_OPSET, Node
+from graphopt.ir.graph import Node
 from graphopt.ir.types import DType, OptionalType, SequenceType, SparseTensorType, TensorType, Type
 from graphopt.onnx_io.schemas import schema, versions
 from graphopt.onnx_io.upgrade.legacy import Legacy
 from graphopt.onnx_io.upgrade.table import ADAPTERS
 
-__all__ = ["fits_canonical", "is_needed", "next_version", "upgrade"]
+__all__ = ["fits", "is_needed", "next_version", "upgrade"]
 
 Adapter = Callable[[Legacy], None]
 
@@ -43,13 +43,13 @@ def upgrade(node: Legacy) -> None:
         node.version = step
 
 
-def fits_canonical(node: Node) -> bool:
-    """Whether a node of an operator that changed after the canonical opset means the same there.
+def fits(node: Node, opset: int) -> bool:
+    """Whether a node of ONNX's main domain means the same in ``opset``, later than 20, as in the newest.
 
-    Changes after it added element types, attributes and inputs; a node that uses none of them
-    is the same in both.
+    What changed after opset 20 added element types, attributes and inputs; a node that uses
+    none of what an opset lacks is the same in it.
     """
-    found = schema(node.op, node.domain, CANONICAL_OPSET)
+    found = schema(node.op, node.domain, opset)
     if found is None or not all(name in found.attributes for name in (*node.attrs, *node.regions)):
         return False
     if len(node.inputs) > found.max_input or len(node.outputs) > found.max_output:
