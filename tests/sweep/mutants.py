@@ -102,6 +102,8 @@ def _fields(data: bytes, rng: random.Random) -> bytes:
     """One to three fields of a well-formed model with another value."""
     model = onnx.load_from_string(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        if not model.graph.node:
+            break
         rng.choice((_node_field, _node_field, _attribute, _attribute, _tensor_field, _value_info, _node_list))(
             model.graph, rng
         )
