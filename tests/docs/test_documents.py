@@ -49,3 +49,15 @@ def test_no_block_of_an_unknown_language() -> None:
             if line.startswith("```"):
                 fence = not fence
                 assert not fence or line[3:].strip() in known, f"{path.name}:{number}: {line}"
+
+
+def test_every_pass_is_documented() -> None:
+    """The page of passes has an entry for each built-in pass and pipeline."""
+    from graphopt.pipeline import passes, pipelines
+
+    page = (ROOT / "docs" / "passes.md").read_text()
+    built_in = [name for name, kind in passes().items() if kind.__module__.startswith("graphopt_passes")]
+    built_in += [name for name, kind in pipelines().items() if kind.module.startswith("graphopt_passes")]
+    assert built_in
+    for name in built_in:
+        assert f"`{name}" in page, name
