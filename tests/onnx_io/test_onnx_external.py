@@ -104,7 +104,7 @@ def test_data_that_does_not_fit_is_refused(
 
 def test_missing_file_and_model_without_folder(tmp_path: Path) -> None:
     path = external_model(tmp_path, location="gone.bin")
-    with pytest.raises(ModelError, match='"gone[.]bin" of initializer "w" is not there'):
+    with pytest.raises(ModelError, match=r'"gone\.bin" of initializer "w" is not there'):
         load(path)
     with pytest.raises(ModelError, match="was not read from a file"):
         load(path.read_bytes())

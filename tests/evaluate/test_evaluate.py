@@ -1,0 +1,160 @@
+"""Sessions on both engines, values of constant nodes, generated inputs."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, parser
+
+from graphopt.errors import EvaluationError, InputError
+from graphopt.evaluate import Session, evaluate_nodes, example_inputs, run
+from graphopt.ir.graph import Graph
+from graphopt.onnx_io import load
+
+
+def parsed(text: str) -> onnx.ModelProto:
+    return parser.parse_model(f'<ir_version: 8, opset_import: ["": 17, "custom": 1]> {text}')
+
+
+def loaded(text: str) -> Graph:
+    return load(parsed(text))
+
+
+@pytest.mark.parametrize("engine", ["ort", "reference"])
+def test_both_engines_agree(engine: str) -> None:
+    graph = loaded(
+        "g (float[n,3] x) => (float[n,3] y, float[n,1] s) { y = Softmax(x) a = Constant<value_ints=[1]>() s = ReduceSum(x, a) }"
+    )
+    x = np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)
+    session = Session(graph, engine)  # type: ignore[arg-type]
+    results = session.run({"x": x})
+    assert session.engine == engine
+    assert list(results) == ["y", "s"]
+    exps = np.exp(x)
+    np.testing.assert_allclose(results["y"], exps / exps.sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(results["s"], x.sum(1, keepdims=True), rtol=1e-4, atol=1e-6)
+
+
+def test_auto_takes_the_reference_where_onnx_runtime_has_no_kernel() -> None:
+    model = parsed("g (float[3] x) => (float[3] y) { y = Relu(x) }")
+    for info in (model.graph.input[0], model.graph.output[0]):
+        info.type.tensor_type.elem_type = TensorProto.BFLOAT16
+    graph = load(model)
+    x = np.array([1, -1, 2], ml_dtypes.bfloat16)
+    assert Session(graph).engine == "reference"
+    np.testing.assert_array_equal(run(graph, {"x": x})["y"], np.maximum(x, ml_dtypes.bfloat16(0)))
+    with pytest.raises(EvaluationError, match="ONNX Runtime can't load"):
+        Session(loaded("g (float[3] x) => (float[3] y) { y = custom.Op(x) }"), "ort")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({}, 'input "x" is missing'),
+        ({"x": np.ones((2, 3), np.float32), "z": np.ones(1)}, 'no input "z"'),
+        ({"x": np.ones((2, 3))}, "is float64, the graph wants float32"),
+        ({"x": np.ones(3, np.float32)}, r"has shape \[3\]"),
+    ],
+)
+def test_wrong_inputs(inputs: dict[str, np.ndarray], message: str) -> None:
+    session = Session(loaded("g (float[n,3] x) => (float[n,3] y) { y = Relu(x) }"))
+    with pytest.raises(InputError, match=message):
+        session.run(inputs)
+
+
+def test_a_failing_node_is_named() -> None:
+    graph = loaded("g (float[n,3] x, int64[2] s) => (float[a,b] y) { [shaper] y = Reshape(x, s) }")
+    with pytest.raises(EvaluationError, match='at Reshape "shaper"'):
+        Session(graph, "ort").run({"x": np.ones((2, 3), np.float32), "s": np.array([4, 4])})
+
+
+def test_unknown_engine() -> None:
+    with pytest.raises(EvaluationError, match='no engine "tpu"'):
+        Session(loaded("g (float[n] x) => (float[n] y) { y = Relu(x) }"), "tpu")  # type: ignore[arg-type]
+
+
+# --- constant nodes ---------------------------------------------------------------------------
+
+
+def test_a_cone_of_constants() -> None:
+    graph = loaded(
+        "g (float[3] x) => (float[3] y) <float[3] w = {1,2,3}, float[3] v = {4,5,6}>"
+        "{ a = Add(w, v) b = Mul(a, w) c = Neg(b) y = Add(x, c) }"
+    )
+    values = evaluate_nodes(graph.nodes[:3], graph)
+    assert {value.name: data.tolist() for value, data in values.items()} == {"c": [-5, -14, -27]}
+    everything = [value for node in graph.nodes[:3] for value in node.outputs]
+    values = evaluate_nodes(graph.nodes[:3], graph, everything)
+    assert {value.name: data.tolist() for value, data in values.items()}["b"] == [5, 14, 27]
+
+
+def test_constant_control_flow() -> None:
+    graph = loaded(
+        "g (float[3] x) => (float[3] y) <bool c = {1}, float[3] w = {1,2,3}> { h = If(c)"
+        " <then_branch = a () => (float[3] p) { p = Neg(w) }, else_branch = b () => (float[3] q) { q = Abs(w) }>"
+        " y = Add(x, h) }"
+    )
+    ((value, data),) = evaluate_nodes(graph.nodes[:1], graph).items()
+    assert value.name == "h"
+    assert data.tolist() == [-1, -2, -3]
+
+
+def test_what_one_engine_can_not_run_the_other_does() -> None:
+    model = parsed("g (float[2] x) => (float[2] y) { h = Add(w, w) k = Cast<to=1>(h) y = Add(x, k) }")
+    bf16 = onnx.numpy_helper.from_array(np.array([1.5, -2], ml_dtypes.bfloat16), "w")
+    model.graph.initializer.add().CopyFrom(bf16)
+    graph = load(model)
+    values = evaluate_nodes(graph.nodes[:2], graph)
+    assert {value.name: data.tolist() for value, data in values.items()} == {"k": [3.0, -4.0]}
+
+
+def test_what_nothing_can_run_is_left_out() -> None:
+    graph = loaded(
+        "g (float[3] x) => (float[3] y) <float[3] w = {1,2,3}>"
+        "{ a = custom.Op(w) b = Neg(w) c = Add(a, b) d = Add(b, x) y = Add(c, d) }"
+    )
+    values = evaluate_nodes(graph.nodes[:3], graph)
+    assert {value.name: data.tolist() for value, data in values.items()} == {"b": [-1, -2, -3]}
+
+
+# --- generated inputs -------------------------------------------------------------------------
+
+
+def test_examples_have_the_right_types_and_run() -> None:
+    graph = loaded(
+        "g (int64[batch,seq] ids, int64[batch,seq] attention_mask, float[batch,3,h,w] image, bool[2] flag, uint8[5] q)"
+        " => (float[batch,seq,2] y, float[batch,3,h,w] z)"
+        " <float[3,2] table = {1,2,3,4,5,6}>"
+        " { i = Cast<to=6>(ids) y = Gather(table, i) z = Relu(image) }"
+    )
+    inputs = example_inputs(graph, seed=1, dims={"seq": 500})
+    assert {name: (data.shape, str(data.dtype)) for name, data in inputs.items()} == {
+        "ids": ((1, 500), "int64"),
+        "attention_mask": ((1, 500), "int64"),
+        "image": ((1, 3, 64, 64), "float32"),
+        "flag": ((2,), "bool"),
+        "q": ((5,), "uint8"),
+    }
+    assert set(inputs["ids"].ravel().tolist()) == {0, 1, 2}
+    assert inputs["attention_mask"].all()
+    assert abs(inputs["image"].std() - 1) < 0.05
+    run(graph, inputs)
+
+
+def test_examples_depend_on_the_seed_alone() -> None:
+    graph = loaded("g (float[n,3] x, string[2] s) => (float[n,3] y) { y = Relu(x) }")
+    first, second, third = (example_inputs(graph, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first["x"], second["x"])
+    assert (first["x"] != third["x"]).any()
+
+
+def test_examples_need_a_rank() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = load(
+        helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]))
+    )
+    with pytest.raises(EvaluationError, match='input "x"'):
+        example_inputs(graph)
