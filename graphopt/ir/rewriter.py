@@ -70,6 +70,7 @@ class Transaction:
     index: int
     events: list[Event] = field(default_factory=list)
     _undo: list[Callable[[], None]] = field(default_factory=list)
+    _made: set[Node | None] = field(default_factory=set)
 
     @property
     def inserted(self) -> int:
@@ -190,6 +191,7 @@ class Rewriter:
                     f'rule "{transaction.rule}": {node.label} can\'t see %{value.name} at its place'
                 )
         transaction.events.append(Event(EventKind.INSERTED, node))
+        transaction._made.add(node)
         if types is None:
             for output, type in zip(node.outputs, self.semantics.infer(node), strict=False):
                 output.type = type
@@ -247,6 +249,9 @@ class Rewriter:
         for node in reversed(nodes):
             self.erase(node)
         self.rename(fused.output, output.name)
+        for old, new in mapping.items():
+            if not new.is_input and not self.graph.has_value(old.name):
+                self.rename(new, old.name)
         return fused
 
     def inline(self, region: Region, arguments: Sequence[Value], before: Node) -> list[Value]:
@@ -327,7 +332,7 @@ class Rewriter:
         for old, new in pairs:
             self.replace(old, new, relation)
         self.erase(node)
-        made = {e.node for e in self._transaction().events if e.kind is EventKind.INSERTED}
+        made = self._transaction()._made
         for old, new in pairs:
             if new.producer in made and not self.graph.has_value(old.name):
                 self.rename(new, old.name)

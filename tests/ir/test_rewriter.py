@@ -49,7 +49,9 @@ class Abort(Exception):
 def any_change(draw: st.DrawFn, rewriter: Rewriter) -> None:
     """One random change of the graph; RewriteError where the graph does not allow it."""
     graph = rewriter.graph
-    nodes = [n for n in graph.walk() if n.parent is not None]
+    nodes = list(graph.walk())
+    if not nodes:
+        return
     node = draw(st.sampled_from(nodes))
     values = [v for v in graph._values.values() if v.name]
     value = draw(st.sampled_from(values))
@@ -223,6 +225,17 @@ def test_fusing_moves_nodes_into_a_body() -> None:
     assert fused.inputs == [nodes[0].output]
     assert fused.output.name == "v2"
     assert fused.origin == ("n1", "n2")
+
+
+def test_what_stands_for_a_value_keeps_its_name() -> None:
+    graph = chain("Neg", "Abs", "Relu", "Sqrt")
+    for op in ("Sin", "Cos", "Tan"):
+        rewriter, node = Rewriter(graph, FirstInput()), graph.nodes[1]
+        with rewriter.rewrite("swap", node):
+            rewriter.replace_node(node, rewriter.create(op, node.inputs).outputs)
+    assert [value.name for n in graph.body for value in n.outputs] == ["v0", "v1", "v2", "v3"]
+    fused = _fuse(graph, graph.nodes[1:3], graph.nodes[2].output)
+    assert [n.output.name for n in (*graph.body, *fused.body)] == ["v0", "v2", "v3", "v1", "v2_2"]
 
 
 def test_fusing_refuses_values_used_outside() -> None:

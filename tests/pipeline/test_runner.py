@@ -158,7 +158,7 @@ def test_a_pass_that_breaks_the_graph_is_found_out_at_once() -> None:
     with pytest.raises(VerifyError) as caught:
         Pipeline((Swap(), do(wrong_type), Swap())).run(graph)
     assert caught.value.message.startswith('pass "do": the graph is not valid: ')
-    assert '  %b: i64[2] = Neg(%a_1) "keep"\n> %c: f32[2] = Relu(%b)' in caught.value.message
+    assert '  %b: i64[2] = Neg(%a) "keep"\n> %c: f32[2] = Relu(%b)' in caught.value.message
 
 
 def test_a_change_behind_the_rewriter_is_found_at_the_end() -> None:
