@@ -118,6 +118,9 @@ class NodeMaker:
         except TypeInferenceError as error:
             message = error.message if error.message.startswith(label) else f"{label}: {error.message}"
             raise ModelError(message, hint=error.hint or "the model is not valid here") from error
+        problem = self.semantics.check(node)
+        if problem is not None:
+            raise ModelError(problem, hint="the model is not valid here")
         for value, type in zip(node.outputs, types, strict=False):
             value.type = type
 

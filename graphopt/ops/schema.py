@@ -17,12 +17,14 @@ from graphopt.ir.types import OptionalType, SequenceType, SparseTensorType, Tens
 _MANY = 2**31 - 1
 _KINDS: dict[str, tuple[type, ...]] = {
     "INT": (int,),
-    "FLOAT": (float, int),
+    "FLOAT": (float,),
     "STRING": (str, bytes),
     "TENSOR": (Tensor,),
     "TYPE_PROTO": (TypeAttr,),
 }
 """Python classes by the name of an attribute kind; kinds not listed here are tuples or regions."""
+_ELEMENTS: dict[str, tuple[type, ...]] = {"INTS": (int,), "FLOATS": (float,), "STRINGS": (str, bytes)}
+"""Python classes of the elements of tuples by the name of an attribute kind."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def check(node: Node) -> str | None:
                 parts.append(0 if type.dtype is None else type.dtype._value_)
     if node.attrs or node.regions:
         for name, attr in node.attrs.items():
-            parts += (name, attr.__class__)
+            # The elements of a tuple are all of one kind.
+            parts += (name, attr.__class__, attr[0].__class__ if attr.__class__ is tuple and attr else None)
         parts += node.regions
     key = tuple(parts)
     try:
@@ -150,6 +153,10 @@ def _attributes(node: Node, signature: Signature) -> str | None:
         expected = _KINDS.get(kind, (tuple,))
         if not isinstance(value, (*expected, RefAttr)) or (kind in _KINDS and value.__class__ is tuple):
             return f'attribute "{name}" is {type(value).__name__}, expected {kind}'
+        if kind in _ELEMENTS and isinstance(value, tuple) and not all(
+            isinstance(item, _ELEMENTS[kind]) for item in value
+        ):
+            return f'attribute "{name}" holds other elements than {kind}'
     for name in node.regions:
         if not signature.attributes.get(name, ("", False))[0].startswith("GRAPH"):
             return f'unknown region "{name}"'
