@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-BAD = frozenset({"exception", "wrong", "crash", "hang"})
+BAD = frozenset({"exception", "failed", "wrong", "crash", "hang"})
 _BATCH_SECONDS = 3600
 
 

@@ -50,12 +50,15 @@ def fate(number: int, data: bytes) -> tuple[str, str]:
     try:
         graph = load(data)
         inputs = _inputs(graph, number)
-        step(number, "optimize")
+    except GraphoptError as error:
+        return "refused", f"{type(error).__name__}: {error}"
+    step(number, "optimize")
+    try:
         Pipeline.parse("O2").run(graph, context=Context(), verify="structure")
         step(number, "export")
         to_proto(graph)
     except GraphoptError as error:
-        return "refused", f"{type(error).__name__}: {error}"
+        return "failed", f"what import took, O2 or export did not: {type(error).__name__}: {error}"
     if inputs is None:
         return "carried", "inputs too large or of unknown type"
     step(number, "original")
