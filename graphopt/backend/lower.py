@@ -76,9 +76,7 @@ def _finish(
     statements = [*(tirx.DeclBuffer(flat, data=buffer.data) for flat, buffer in declared), body]
     whole = tirx.SeqStmt(statements) if len(statements) > 1 else body
     needed = frozenset(tirx.analysis.undefined_vars(whole, []))
-    kept = {
-        position: buffer for position, buffer in sorted(arguments.buffers.items()) if buffer in needed
-    }
+    kept = {position: buffer for position, buffer in sorted(arguments.buffers.items()) if buffer in needed}
     block = s_tir.SBlockRealize([], tirx.const(True, "bool"), s_tir.SBlock([], [], [], "root", whole))
     for buffer in (*kept.values(), *results, *(flat for flat, _ in declared)):
         needed = needed.union(*(variables_of(extent) for extent in buffer.shape))

@@ -154,7 +154,12 @@ def merge(
         own = [None if found is None else analyzer.simplify(found[dim]) for found in linear]
         free = variables[dim] not in pinned
         last = groups[-1] if groups else None
-        if last is not None and free and variables[last.dims[0]] not in pinned and _continues(analyzer, own, last):
+        if (
+            last is not None
+            and free
+            and variables[last.dims[0]] not in pinned
+            and _continues(analyzer, own, last)
+        ):
             last.extent = static(analyzer.simplify(i64(last.extent) * i64(extent)))
             last.dims.insert(0, dim)
         else:
@@ -279,7 +284,10 @@ def _emit_tiles(
     """The last group and the one ``across`` it in square tiles, whose cache lines are then used whole."""
     inner = len(groups) - 1
     wide, high = groups[inner].extent, groups[across].extent
-    with serial((i64(high) + (_TILE - 1)) // _TILE) as row, serial((i64(wide) + (_TILE - 1)) // _TILE) as column:
+    with (
+        serial((i64(high) + (_TILE - 1)) // _TILE) as row,
+        serial((i64(wide) + (_TILE - 1)) // _TILE) as column,
+    ):
         rows = tirx.min(i64(high) - row * _TILE, _TILE)
         columns = tirx.min(i64(wide) - column * _TILE, _TILE)
         with serial(rows) as i:

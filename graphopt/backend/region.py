@@ -48,7 +48,9 @@ class KernelRegion:
         if node.is_fused:
             body = node.body
             outer = tuple(value for value in node.inputs if value is not None)
-            return cls(node.label, tuple(body.inputs), outer, tuple(body), tuple(body.outputs), tuple(node.outputs))
+            return cls(
+                node.label, tuple(body.inputs), outer, tuple(body), tuple(body.outputs), tuple(node.outputs)
+            )
         leaves = tuple(dict.fromkeys(value for value in node.inputs if value is not None))
         return cls(node.label, leaves, leaves, (node,), tuple(node.outputs), tuple(node.outputs))
 

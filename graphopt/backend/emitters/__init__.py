@@ -1,7 +1,21 @@
 """Emitters of operators that need loops of their own. Importing registers them all."""
 
-from graphopt.backend.emitters import convolve, matmul, normalize, pool, reduce
+from graphopt.backend.emitters import convolve, matmul, normalize, pool, quantized, reduce, scan
 from graphopt.backend.emitters.region import emit_region, is_emitted
 from graphopt.backend.emitters.registry import EMITTERS, Sink, Work, emitter
 
-__all__ = ["EMITTERS", "Sink", "Work", "convolve", "emit_region", "emitter", "is_emitted", "matmul", "normalize", "pool", "reduce"]
+__all__ = [
+    "EMITTERS",
+    "Sink",
+    "Work",
+    "convolve",
+    "emit_region",
+    "emitter",
+    "is_emitted",
+    "matmul",
+    "normalize",
+    "pool",
+    "quantized",
+    "reduce",
+    "scan",
+]

@@ -20,7 +20,7 @@ from graphopt.backend.readers.padding import text_attr
 from graphopt.backend.readers.registry import Indices, refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
-from graphopt.ir.graph import Node
+from graphopt.ir.graph import Node, Value
 
 _ZERO = tirx.IntImm("int64", 0)
 
@@ -31,7 +31,7 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     spec = _spec(work, node)
     weights = operand(node, 1)
     if spec is None or weights not in work.context.region.constants:
-        _fold_conv(work, node, sink, _product(work, node))
+        fold_conv(work, node, sink, _product(work, node), weights)
         return
     target = work.target
     packed = Packed(
@@ -93,7 +93,7 @@ def _product(work: Work, node: Node) -> Callable[[Indices, Indices], Expr]:
 
 @emitter("ConvInteger")
 def _conv_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
-    _fold_conv(work, node, sinks[0], integer_product(work, node, (1, 0)))
+    fold_conv(work, node, sinks[0], integer_product(work, node, (1, 0)), operand(node, 1))
 
 
 def integer_product(work: Work, node: Node, axes: tuple[int, int]) -> Callable[[Indices, Indices], Expr]:
@@ -112,9 +112,19 @@ def integer_product(work: Work, node: Node, axes: tuple[int, int]) -> Callable[[
     return lambda x, w: shifted(0, x) * shifted(1, w)
 
 
-def _fold_conv(work: Work, node: Node, sink: Sink, product: Callable[[Indices, Indices], Expr]) -> None:
-    """A convolution as a fold over channels and taps, for whatever has no kernel of its own."""
-    x, w = operand(node, 0), operand(node, 1)
+def fold_conv(
+    work: Work,
+    node: Node,
+    sink: Sink,
+    product: Callable[[Indices, Indices], Expr],
+    weights: Value,
+    dtype: str | None = None,
+) -> None:
+    """A convolution as a fold over channels and taps, for whatever has no kernel of its own.
+
+    ``dtype`` is the type of the sum where it is not that of the output.
+    """
+    x, w = operand(node, 0), weights
     size, out = spatial(node)
     windows = windows_of(node, work.context.symbols, shape_of(w)[2:], size, out)
     rank, groups = len(windows), cast(int, node.attrs.get("group", 1))
@@ -126,15 +136,13 @@ def _fold_conv(work: Work, node: Node, sink: Sink, product: Callable[[Indices, I
         c, taps = at[rank + 1], at[rank + 2 : -1]
         channel = c if groups == 1 else tirx.floordiv(o, group_out) * extent(group_in) + c
         places = [window.source(out, tap) for window, out, tap in zip(windows, p, taps, strict=True)]
-        return inside(
-            work, windows, places, lambda safe: product((n, channel, *safe), (o, c, *taps))
-        )
+        return inside(work, windows, places, lambda safe: product((n, channel, *safe), (o, c, *taps)))
 
     n, o = (extent(dim) for dim in shape_of(node.outputs[0])[:2])
     outs = [extent(dim) for dim in out]
     shape = [n, o, *outs[:-1], extent(group_in), *(i64(v.kernel) for v in windows), outs[-1]]
     axes = frozenset(range(rank + 1, 2 * rank + 2))
-    fold_view(work, node, sink, View(shape, read, dtype_of(x)), axes)
+    fold_view(work, node, sink, View(shape, read, dtype_of(x)), axes, dtype)
 
 
 def inside(
@@ -160,9 +168,14 @@ def inside(
     return context.branch_zero(tirx.all(*conditions), safe)
 
 
-def fold_view(work: Work, node: Node, sink: Sink, view: View, axes: frozenset[int]) -> None:
-    """Sums ``view`` over ``axes``; what remains, in order, are the indices of the first output."""
-    wanted = dtype_of(node.outputs[0])
+def fold_view(
+    work: Work, node: Node, sink: Sink, view: View, axes: frozenset[int], summed: str | None = None
+) -> None:
+    """Sums ``view`` over ``axes``; what remains, in order, are the indices of the first output.
+
+    ``summed`` is the type of the sum where it is not that of the output.
+    """
+    wanted = summed or dtype_of(node.outputs[0])
     dtype = "float32" if wanted in ("float16", "bfloat16") else wanted
 
     def kept(indices: Sequence[Expr]) -> list[Expr]:
@@ -239,4 +252,3 @@ def _transposed_pads(work: Work, node: Node, windows: list[Window]) -> list[Expr
         total = max(whole - window.out, 0)
         begins.append(total // 2 if auto == "SAME_UPPER" else total - total // 2)
     return begins
-

@@ -44,9 +44,12 @@ class Matrices:
     out: Callable[[Indices], list[Expr]]
 
 
-def matrices(work: Work, node: Node) -> Matrices:
-    """The shapes and index maps of a MatMul, which pads vectors to matrices and broadcasts batches."""
-    a, b = shape_of(operand(node, 0)), shape_of(operand(node, 1))
+def matrices(work: Work, node: Node, second: int = 1) -> Matrices:
+    """The shapes and index maps of a MatMul, which pads vectors to matrices and broadcasts batches.
+
+    ``second`` is the position of the second matrix among the inputs.
+    """
+    a, b = shape_of(operand(node, 0)), shape_of(operand(node, second))
     result = shape_of(node.outputs[0])
     vector_a, vector_b = len(a) == 1, len(b) == 1
     batch = result[: len(result) - 2 + vector_a + vector_b]
@@ -76,7 +79,7 @@ def matrices(work: Work, node: Node) -> Matrices:
 def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     shape = matrices(work, node)
     if dtype_of(node.outputs[0]) not in _FLOATS:
-        _fold(work, node, sinks[0], shape, _float_product(work, node))
+        fold_matmul(work, node, sinks[0], shape, _float_product(work, node))
         return
     b = operand(node, 1)
     if b in work.context.region.constants and product(shape_of(b)[:-2]) == 1 and len(shape_of(b)) > 1:
@@ -92,7 +95,7 @@ def _matmul_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     rank_b = len(shape_of(operand(node, 1)))
     # Zero points are one number, or one per row of a and per column of b.
     axes = (max(rank_a - 2, 0), rank_b - 1)
-    _fold(work, node, sinks[0], shape, integer_product(work, node, axes))
+    fold_matmul(work, node, sinks[0], shape, integer_product(work, node, axes))
 
 
 @emitter("Gemm")
@@ -121,7 +124,7 @@ def _gemm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
         sinks[0](total, indices)
 
     if dtype not in _FLOATS:
-        _fold(work, node, sink, shape, _float_product(work, node))
+        fold_matmul(work, node, sink, shape, _float_product(work, node))
     elif operand(node, 1) in context.region.constants and not trans_a:
         _packed(work, node, sink, shape, (lambda data: data.T) if trans_b else (lambda data: data))
     else:
@@ -144,9 +147,7 @@ def readable(work: Work, value: Value) -> None:
         current = operand(node, 0)
 
 
-def _packed(
-    work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]
-) -> None:
+def _packed(work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]) -> None:
     """One constant matrix: all rows of all batches go through it as one tall matrix."""
     context = work.context
     a, b = operand(node, 0), operand(node, 1)
@@ -169,13 +170,19 @@ def _packed(
 
     def read(row: Expr, column: Expr) -> Expr:
         flat = context.read_flat(a, row * k + column)
-        return context.closed(lambda: context.read(a, shape.left(place(row, column)))) if flat is None else flat
+        return (
+            context.closed(lambda: context.read(a, shape.left(place(row, column)))) if flat is None else flat
+        )
 
     emit_gemm(spec, target, read, weights, lambda value, at: sink(value, shape.out(place(*at))))
 
 
 def _unflattened(row: Expr, extents: list[Expr]) -> list[Expr]:
-    wide = [axis for axis, extent in enumerate(extents) if not (isinstance(extent, tirx.IntImm) and extent.value == 1)]
+    wide = [
+        axis
+        for axis, extent in enumerate(extents)
+        if not (isinstance(extent, tirx.IntImm) and extent.value == 1)
+    ]
     result: list[Expr] = [_ZERO] * len(extents)
     rest = row
     for axis in reversed(wide[1:]):
@@ -223,8 +230,13 @@ def _lies_transposed(work: Work, value: Value, index_of: Callable[[Indices], Ind
     return False
 
 
-def _fold(
-    work: Work, node: Node, sink: Sink, shape: Matrices, product_of: Callable[[Indices, Indices], Expr]
+def fold_matmul(
+    work: Work,
+    node: Node,
+    sink: Sink,
+    shape: Matrices,
+    product_of: Callable[[Indices, Indices], Expr],
+    dtype: str | None = None,
 ) -> None:
     """The product as a sum over k, for types that have no blocked kernel."""
     extent = work.context.extent
@@ -241,4 +253,4 @@ def _fold(
     def moved(value: Expr, indices: Sequence[Expr]) -> None:
         sink(value, shape.out(tuple(indices)))
 
-    fold_view(work, node, moved, view, frozenset({rank + 1}))
+    fold_view(work, node, moved, view, frozenset({rank + 1}), dtype)

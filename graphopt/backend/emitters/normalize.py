@@ -109,7 +109,9 @@ def _layer_norm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
             def result() -> Expr:
                 scaled = (element(place) - mean(place)) * inverse(place)
                 scaled = scaled * _affine(work, node, 1, place.indices, dtype)
-                return scaled if node.input(2) is None else scaled + _affine(work, node, 2, place.indices, dtype)
+                return (
+                    scaled if node.input(2) is None else scaled + _affine(work, node, 2, place.indices, dtype)
+                )
 
             sinks[0](_narrowed(context.closed(result), wanted), place.indices)
 

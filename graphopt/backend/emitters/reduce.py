@@ -95,22 +95,24 @@ def kept_indices(indices: Sequence[Expr], axes: frozenset[int], keepdims: bool) 
     """Where the result of the row that holds the element at ``indices`` goes."""
     zero = tirx.IntImm("int64", 0)
     return [
-        zero if axis in axes else index
-        for axis, index in enumerate(indices)
-        if keepdims or axis not in axes
+        zero if axis in axes else index for axis, index in enumerate(indices) if keepdims or axis not in axes
     ]
 
 
 def element_of(work: Work, node: Node) -> Callable[[Place], Expr]:
     """The elements of a node's first input, 16-bit floats as float32."""
     value = operand(node, 0)
-    return lambda place: work.context.closed(lambda: widen(countable(work.context.read(value, place.indices))))
+    return lambda place: work.context.closed(
+        lambda: widen(countable(work.context.read(value, place.indices)))
+    )
 
 
 @emitter(*_FOLDS)
 def _reduce(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     axes = reduced_axes(work, node)
-    emit_fold(work, node, sinks[0], axes, bool(node.attrs.get("keepdims", 1)), _FOLDS[node.op], "Mean" in node.op)
+    emit_fold(
+        work, node, sinks[0], axes, bool(node.attrs.get("keepdims", 1)), _FOLDS[node.op], "Mean" in node.op
+    )
 
 
 def emit_fold(
@@ -157,7 +159,9 @@ def _log_sum_exp(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
 
     def row(row: Row) -> None:
         top = row.fold(tirx.max, lowest(dtype), element)
-        total = row.fold(add, _zero(dtype), lambda p: context.closed(lambda: context.math("exp", element(p) - top(p))))
+        total = row.fold(
+            add, _zero(dtype), lambda p: context.closed(lambda: context.math("exp", element(p) - top(p)))
+        )
 
         def finish(place: Place) -> None:
             result = context.closed(lambda: context.math("log", total(place)) + top(place))
@@ -238,4 +242,3 @@ def _arg_extremum(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     emit_rows(
         work, value, axes, row, work.touch(sinks, node, lambda indices: kept_indices(indices, axes, keepdims))
     )
-

@@ -38,7 +38,9 @@ class Work:
     arguments: Arguments
     target: Target
 
-    def touch(self, sinks: Mapping[int, Sink], node: Node, index_of: Callable[[Indices], Sequence[Expr]]) -> Touch:
+    def touch(
+        self, sinks: Mapping[int, Sink], node: Node, index_of: Callable[[Indices], Sequence[Expr]]
+    ) -> Touch:
         """What reads, while tracing, all that ``sinks`` read for the element at ``index_of(indices)``."""
 
         def read(indices: Indices) -> None:

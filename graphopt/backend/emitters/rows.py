@@ -149,7 +149,9 @@ class Row:
             with ExitStack() as stack:
                 at = self._enter(stack, self.reduced[:-1])
                 for width in (wide, self.lanes) if many else (self.lanes,):
-                    self._fold_vectors(sums, width, wide if width < lanes else None, extent, combine, at, element_at)
+                    self._fold_vectors(
+                        sums, width, wide if width < lanes else None, extent, combine, at, element_at
+                    )
                 self._fold_rest(total, extent, combine, at, element_at)
             self._fold_lanes(sums, lanes, total, combine)
         else:

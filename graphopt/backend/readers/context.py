@@ -33,7 +33,6 @@ class Memory:
     load_flat: Callable[[Expr], Expr] | None = None
 
 
-
 @dataclass
 class Trace:
     """What reading a value touches, found by reading it once with plain variables as indices."""
@@ -111,7 +110,9 @@ class Context:
         else:
             node = value.producer
             if node is None or node.domain or node.op not in READERS:
-                raise refuse(node, "no kernel computes it") if node is not None else AssertionError(value.name)
+                raise (
+                    refuse(node, "no kernel computes it") if node is not None else AssertionError(value.name)
+                )
             result = READERS[node.op](self, node, value.index, place)
         if value in self._shared:
             result = self.bind(result)

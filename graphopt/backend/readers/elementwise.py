@@ -13,7 +13,7 @@ from typing import cast
 from tvm import tirx
 
 from graphopt.backend.readers.context import Context
-from graphopt.backend.readers.registry import Indices, reader
+from graphopt.backend.readers.registry import Indices, reader, refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, type_of
 from graphopt.ir.graph import Node
@@ -166,7 +166,9 @@ _unary("Sqrt", lambda context, node, x: tirx.sqrt(x))
 _unary("Reciprocal", lambda context, node, x: const(1, x) / x)
 _unary("Sigmoid", lambda context, node, x: sigmoid(context, x))
 _unary("Relu", lambda context, node, x: _max(x, const(0, x)))
-_unary("LeakyRelu", lambda context, node, x: _select_negative(x, const(attribute(node, "alpha", 0.01), x) * x))
+_unary(
+    "LeakyRelu", lambda context, node, x: _select_negative(x, const(attribute(node, "alpha", 0.01), x) * x)
+)
 _unary("Elu", lambda context, node, x: _elu(context, x, attribute(node, "alpha", 1)))
 _unary("Selu", _selu)
 _unary("Celu", _celu)
@@ -230,7 +232,13 @@ def _mod(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
         if node.attrs.get("fmod", 0):
             return rest
         zero = const(0, x)
-        return tirx.Select(tirx.all(rest != zero, tirx.Not(tirx.EQ((rest < zero).astype("int8"), (y < zero).astype("int8")))), rest + y, rest)
+        return tirx.Select(
+            tirx.all(
+                rest != zero, tirx.Not(tirx.EQ((rest < zero).astype("int8"), (y < zero).astype("int8")))
+            ),
+            rest + y,
+            rest,
+        )
     return tirx.truncmod(x, y) if node.attrs.get("fmod", 0) else tirx.floormod(x, y)
 
 
@@ -280,8 +288,6 @@ def _bit_shift(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     return tirx.Select(y < const(bits, y), shifted, const(0, x))
 
 
-
-
 def countable(x: Expr) -> Expr:
     """Truth values as integers: TVM compares them as if they were floats."""
     return x.astype("int8") if type_of(x) == "bool" else x
@@ -325,6 +331,11 @@ def _variadic(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
 
 @reader("Identity", "Dropout")
 def _identity(context: Context, node: Node, index: int, indices: Indices) -> Expr:
+    mode = node.input(2)
+    if mode is not None:
+        trains = context.constant(mode)
+        if trains is None or trains.any():
+            raise refuse(node, "dropout in training mode is random", "export the model for inference")
     if index == 1:
         return tirx.const(1, "bool")
     return context.input(node, 0, indices)
@@ -333,6 +344,11 @@ def _identity(context: Context, node: Node, index: int, indices: Indices) -> Exp
 @reader("Cast", "CastLike")
 def _cast(context: Context, node: Node, index: int, indices: Indices) -> Expr:
     return cast_to(context.input(node, 0, indices), dtype_of(node.outputs[0]))
+
+
+@reader("BitCast")
+def _bit_cast(context: Context, node: Node, index: int, indices: Indices) -> Expr:
+    return tirx.reinterpret(dtype_of(node.outputs[0]), context.input(node, 0, indices))
 
 
 def cast_to(x: Expr, wanted: str) -> Expr:

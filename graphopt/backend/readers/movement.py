@@ -119,7 +119,9 @@ def _split(context: Context, indices: Sequence[Expr], shape: Shape, source: Shap
     for place, dim in enumerate(source):
         inner = context.extent(product(source[place + 1 :]))
         part = tirx.floordiv(flat, inner)
-        result.append(part if all(d == 1 for d in source[:place]) else tirx.floormod(part, context.extent(dim)))
+        result.append(
+            part if all(d == 1 for d in source[:place]) else tirx.floormod(part, context.extent(dim))
+        )
     return result
 
 

@@ -56,9 +56,7 @@ def _pad(context: Context, node: Node, index: int, indices: Indices) -> Expr:
 
     def inside() -> Expr:
         # Made again here: whether to clamp is known only inside the branch.
-        safe = [
-            context.clamp(place, context.extent(dim)) for place, dim in zip(source, shape, strict=True)
-        ]
+        safe = [context.clamp(place, context.extent(dim)) for place, dim in zip(source, shape, strict=True)]
         return context.input(node, 0, safe)
 
     return context.branch(tirx.all(*conditions), inside, border)
@@ -128,7 +126,8 @@ def _scales(context: Context, node: Node) -> list[Expr | None]:
     """Scale of each axis in float32; None for an axis that stays as it is."""
     shape, out = shape_of(operand(node, 0)), shape_of(node.outputs[0])
     axes = [
-        axis % len(shape) for axis in cast("tuple[int, ...]", node.attrs.get("axes", tuple(range(len(shape)))))
+        axis % len(shape)
+        for axis in cast("tuple[int, ...]", node.attrs.get("axes", tuple(range(len(shape)))))
     ]
     value = node.input(2)
     given = context.constant(value)
@@ -141,7 +140,9 @@ def _scales(context: Context, node: Node) -> list[Expr | None]:
         elif read and value is not None:
             result[axis] = context.read(value, (tirx.IntImm("int64", place),)).astype("float32")
         elif shape[axis] != out[axis]:
-            ratio = context.extent(out[axis]).astype("float32") / context.extent(shape[axis]).astype("float32")
+            ratio = context.extent(out[axis]).astype("float32") / context.extent(shape[axis]).astype(
+                "float32"
+            )
             result[axis] = ratio
     return result
 

@@ -73,10 +73,48 @@ def _batch_norm(context: Context, node: Node, index: int, indices: Indices) -> E
         raise refuse(node, "training mode is not compiled", "export the model for inference")
     x = widen(context.input(node, 0, indices))
     scale, bias, mean, variance = (
-        widen(context.input(node, i, (indices[1] if len(indices) > 1 else tirx.IntImm("int64", 0),)))
-        .astype(type_of(x)) for i in range(1, 5)
+        widen(context.input(node, i, (indices[1] if len(indices) > 1 else tirx.IntImm("int64", 0),))).astype(
+            type_of(x)
+        )
+        for i in range(1, 5)
     )
     epsilon = tirx.const(attribute(node, "epsilon", 1e-5), type_of(x))
     factor = context.bind(scale / tirx.sqrt(variance + epsilon))
     result = (x - mean) * factor + bias
     return result.astype(dtype_of(node.outputs[0]))
+
+
+@reader("LRN")
+def _local_response(context: Context, node: Node, index: int, indices: Indices) -> Expr:
+    """x / (bias + alpha/size * sum of squares over neighbouring channels) ** beta."""
+    size = cast(int, node.attrs["size"])
+    channels = context.extent(shape_of(node.outputs[0])[1])
+    before = (size - 1) // 2
+
+    def squared(place: Expr) -> Expr:
+        safe = context.clamp(place, channels)
+        x = context.bind(widen(context.input(node, 0, (indices[0], safe, *indices[2:]))))
+        return x * x
+
+    x = widen(context.input(node, 0, indices))
+    dtype = type_of(x)
+    total: Expr = None
+    for offset in range(-before, size - before):
+        place = indices[1] + offset
+        term = (
+            squared(place)
+            if offset == 0
+            else context.branch_zero(
+                place >= 0 if offset < 0 else place < channels,
+                lambda place=place: squared(place),  # type: ignore[misc]
+            )
+        )
+        total = term if total is None else total + term
+    alpha, beta, bias = (attribute(node, n, d) for n, d in (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))
+    base = context.bind(tirx.const(bias, dtype) + tirx.const(alpha / size, dtype) * total)
+    if beta == 0.75:
+        root = context.bind(tirx.sqrt(base))
+        power = root * tirx.sqrt(root)
+    else:
+        power = tirx.pow(base, tirx.const(beta, dtype))
+    return (x / power).astype(dtype_of(node.outputs[0]))
