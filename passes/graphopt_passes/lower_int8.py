@@ -29,6 +29,7 @@ from graphopt.ir.tensor import Array
 from graphopt.ir.types import DType
 from graphopt.pipeline import Context, Effect, PatternPass, register_pass
 from graphopt.rewrite import Assumes, Match, Refusal, Rule, const, op, opt, refuse, var
+from graphopt_passes.inline_regions import require_single_nodes
 from graphopt_passes.quantizable import PASSING
 
 
@@ -44,6 +45,7 @@ class LowerInt8(PatternPass):
 
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Applies the rules, then gives every user of 8-bit data a dequantization of its own."""
+        require_single_nodes(rewriter.graph)
         super().run(rewriter, context)
         for node in rewriter.graph.nodes:
             if node.op == "DequantizeLinear" and not node.domain:

@@ -26,6 +26,7 @@ from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt_passes.affine_quantization import Grid, activation_grid, quantize_bias, quantize_weight
 from graphopt_passes.calibration import Range, ranges
+from graphopt_passes.inline_regions import require_single_nodes
 from graphopt_passes.quantizable import Layer, layers_of, values_to_quantize
 
 
@@ -52,6 +53,7 @@ class QuantizeStatic(Pass):
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Calibrates, then inserts the pairs and quantizes the weights."""
         graph = rewriter.graph
+        require_single_nodes(graph)
         layers = layers_of(graph, self.include, self.exclude)
         groups = values_to_quantize(graph, layers)
         if not groups:

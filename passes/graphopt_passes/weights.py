@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from graphopt.ir.graph import Graph, Node, Use, Value
+from graphopt.ir.graph import Graph, Node, Region, Use, Value
 
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1, 0), "MatMul": (1, 0)}
 
@@ -13,16 +13,23 @@ _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1, 0), "MatMul":
 def weight_uses(graph: Graph) -> Iterator[tuple[Use, Value]]:
     """Where a constant of floats is the weight of a Conv, ConvTranspose, Gemm or MatMul, in program order.
 
-    Biases are no weights; neither are operands of rank 1.
+    Biases are no weights; neither are operands of rank 1. A weight of a node inside a fused node is
+    given where the fused node takes it.
     """
     for node in graph.walk():
-        if node.domain or (node.parent is not None and node.parent.is_isolated):
-            continue
-        for index in _WEIGHT_INPUTS.get(node.op, ()):
-            value = node.input(index)
+        for index in () if node.domain else _WEIGHT_INPUTS.get(node.op, ()):
+            use, value = _outside(Use(node, index), node.input(index))
             if value is not None and value.is_constant and is_matrix_of_floats(value):
-                yield Use(node, index), value
+                yield use, value
                 break
+
+
+def _outside(use: Use, value: Value | None) -> tuple[Use, Value | None]:
+    region = value.owner if value is not None else None
+    if value is None or not isinstance(region, Region) or not region.is_isolated:
+        return use, value
+    assert region.parent is not None
+    return Use(region.parent, value.index), region.parent.inputs[value.index]
 
 
 def is_matrix_of_floats(value: Value) -> bool:

@@ -122,3 +122,12 @@ def test_every_kind_of_layer_and_only_floats() -> None:
 def test_options_out_of_range(text: str) -> None:
     with pytest.raises(PipelineError):
         Pipeline.parse(f"prune-magnitude{{{text}}}")
+
+
+def test_weights_of_fused_regions_too() -> None:
+    m = Model()
+    x = m.input("x", 4, 4)
+    graph = m.done(m("Relu", m("MatMul", x, m.const(random(4, 4), "w"))))
+    apply(graph, "fuse-regions,prune-magnitude{sparsity=0.5}")
+    (node,) = graph.nodes
+    assert node.is_fused and (node.inputs[1].const.numpy() == 0).sum() == 8  # type: ignore[union-attr]

@@ -10,6 +10,7 @@ import pytest
 from graphopt_passes.fuse_regions import plan_regions
 from pass_graphs import Model, apply, bodies, checked, ops, random
 
+from graphopt.errors import PassError
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.dims import sym
 from graphopt.ir.graph import Value
@@ -208,3 +209,21 @@ def test_the_text_form_of_a_region_names_its_output() -> None:
     before = copy_graph(graph)
     apply(graph, "fuse-regions")
     assert graph.outputs[0].name == name == before.outputs[0].name
+
+
+def test_inlining_undoes_fusion() -> None:
+    m = Model()
+    x = m.input("x", N, 8, 5, 5)
+    graph = m.done(m("Relu", m("Add", _conv(m, m("Exp", m("Neg", x))), x)))
+    before = ops(graph)
+    checked(graph, "fuse-regions,inline-regions", {"x": random(2, 8, 5, 5)})
+    assert ops(graph) == before
+
+
+@pytest.mark.parametrize("name", ["quantize-static", "lower-int8"])
+def test_passes_on_single_nodes_say_so(name: str) -> None:
+    m = Model()
+    x = m.input("x", N, 8, 5, 5)
+    graph = m.done(m("Relu", _conv(m, x)))
+    with pytest.raises(PassError, match="inline-regions"):
+        apply(graph, f"fuse-regions,{name}")
