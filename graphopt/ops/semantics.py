@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from graphopt.errors import TypeInferenceError
+from graphopt.ir.dims import Dim
 from graphopt.ir.graph import Node
-from graphopt.ir.types import Type, UnknownType
+from graphopt.ir.types import TensorType, Type, UnknownType
 from graphopt.ops import fallback, schema
 from graphopt.ops.registry import RULES
 
 _UNKNOWN = UnknownType()
+_LARGEST_SIZE = 2**63 - 1
+
+
+def _is_representable(dim: Dim) -> bool:
+    return dim.__class__ is not int or 0 <= dim <= _LARGEST_SIZE
 
 
 class OnnxSemantics:
@@ -32,6 +38,11 @@ class OnnxSemantics:
             # A rule trusts that the node fits its schema; one that doesn't ends here.
             problem = self.check(node) or f"{node.label}: its attributes or inputs are out of range: {error}"
             raise TypeInferenceError(problem) from error
+        for type in types:
+            if type.__class__ is TensorType and type.shape and not all(map(_is_representable, type.shape)):
+                raise TypeInferenceError(
+                    f"{node.label}: an output would be {type}, a size that ONNX can't represent"
+                )
         missing = len(node.outputs) - len(types)
         if missing < 0:
             del types[missing:]
