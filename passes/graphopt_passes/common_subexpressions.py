@@ -96,7 +96,11 @@ def _key(node: Node) -> Hashable:
     inputs = list(node.inputs)
     while inputs and inputs[-1] is None:
         inputs.pop()
-    return (node.op, node.domain, attrs, tuple(inputs), len(node.outputs))
+    known = info(node)
+    # Operands in either order; a frozenset is only compared, it orders nothing.
+    commutes = known is not None and known.commutative and len(inputs) == 2
+    operands: Hashable = frozenset(inputs) if commutes else tuple(inputs)
+    return (node.op, node.domain, attrs, operands, len(node.outputs))
 
 
 def _frozen(attr: object) -> Hashable:

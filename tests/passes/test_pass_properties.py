@@ -13,6 +13,7 @@ from pass_strategies import graphs, inputs
 from graphopt.evaluate import run
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.graph import Graph
+from graphopt.pipeline import Pipeline
 
 LIMITS = settings(
     max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -49,6 +50,16 @@ def test_approximate_passes(name: str, graph: Graph, n: int) -> None:
     before = copy_graph(graph)
     apply(graph, name)
     _assert_close(before, graph, n, 2e-5)
+
+
+@LIMITS
+@given(graph=graphs(), fuel=st.integers(0, 12))
+def test_any_number_of_rewrites_leaves_a_good_graph(graph: Graph, fuel: int) -> None:
+    """What bisection to a guilty rewrite stands on."""
+    before = copy_graph(graph)
+    report = Pipeline.parse("O2").run(graph, fuel=fuel)
+    assert report.rewrites <= fuel
+    _assert_close(before, graph, 2, 2e-5)
 
 
 @LIMITS
