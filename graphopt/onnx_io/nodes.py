@@ -15,6 +15,7 @@ from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.types import Type, UnknownType
 from graphopt.onnx_io import upgrade
 from graphopt.onnx_io.attributes import Binding
+from graphopt.onnx_io.batched_scan import batched_scan
 from graphopt.onnx_io.region_types import generalise, region_input_types
 from graphopt.onnx_io.scope import Scope
 from graphopt.onnx_io.settle import settle
@@ -58,6 +59,8 @@ class NodeMaker:
         """The values for the outputs of a node; ``version`` is that of its operator, None if unknown."""
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         names = [scope.value_name(name) for name in outputs]
+        if version == 8 and proto.op_type == "Scan":
+            return batched_scan(self, scope, proto, label, inputs, names, attrs, graphs)
         if version is None or not upgrade.is_needed(proto.op_type, version):
             node = self.node(scope, proto, proto.op_type, domain, inputs, names, attrs, graphs, label)
             if version is not None and version > CANONICAL_OPSET and not upgrade.fits(node, CANONICAL_OPSET):

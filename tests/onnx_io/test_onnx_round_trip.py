@@ -20,7 +20,7 @@ SAMPLE = 14
 # ONNX's own reference evaluator, the only engine for these, fails on the models as they are too.
 NO_ENGINE = {"simple/test_gradient_of_add", "simple/test_gradient_of_add_and_mul"}
 WRONG_IN_ENGINE = {"test_range_bfloat16_type_positive_delta_expanded"}
-REFUSED = {"test_not_2d", "test_not_3d", "test_not_4d", "test_scan_sum"}
+REFUSED = {"test_not_2d", "test_not_3d", "test_not_4d"}
 
 
 def check(case: Case) -> None:

@@ -5,15 +5,6 @@ from __future__ import annotations
 from graphopt.onnx_io.upgrade.legacy import Legacy
 
 
-def scan_9(node: Legacy) -> None:
-    """Scan of opset 8 ran over a batch as well.
-
-    Raises:
-        ModelError: always.
-    """
-    raise node.error("Scan over a batch can't be represented")
-
-
 def scatter_11(node: Legacy) -> None:
     """ScatterElements took its place."""
     node.op = "ScatterElements"

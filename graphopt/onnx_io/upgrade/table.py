@@ -45,7 +45,6 @@ ADAPTERS: Mapping[tuple[str, int], Adapter] = {
     ("Resize", 11): resize.resize_11,
     ("Resize", 13): resize.resize_13,
     ("RoiAlign", 16): renamed.roi_align_16,
-    ("Scan", 9): renamed.scan_9,
     ("Scatter", 11): renamed.scatter_11,
     ("Slice", 10): inputs.slice_10,
     ("Softmax", 13): normalization.softmax_13,
@@ -61,5 +60,6 @@ ADAPTERS: Mapping[tuple[str, int], Adapter] = {
 
 REVIEWED: Mapping[tuple[str, int], str] = {
     ("Constant", 11): "Constant nodes become constants in all their forms",
+    ("Scan", 9): "becomes two nodes, see graphopt.onnx_io.batched_scan",
     ("Resize", 18): "the axes that were all are all by default",
 }
