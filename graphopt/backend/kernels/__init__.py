@@ -18,6 +18,8 @@ reads them; `packed_*_shape` tells the shape. Sizes that are not weights' may be
 
     conv.py        ConvSpec, pack_conv_weights, packed_conv_shape, emit_conv
     gemm.py        GemmSpec, pack_gemm_weights, packed_gemm_shape, emit_gemm
+    int8.py        the same of 8-bit integers: exact int32 accumulators
+    math.py        exp, log, tanh, sigmoid, erf as expressions that vectorise
     machine.py     what kernels read of a target, and the rule for register tiles
     standalone.py  whole functions around one kernel, for tests and measurements
 

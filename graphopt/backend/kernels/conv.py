@@ -35,7 +35,7 @@ def packed_shape(spec: ConvSpec, arithmetic: Arithmetic) -> tuple[int, ...]:
     if pointwise.is_turned(spec, arithmetic):
         return gemm.packed_shape(pointwise.turned_spec(spec), arithmetic)
     rows = row_tile(spec, arithmetic).rows
-    words = ceil_div(spec.group_in, arithmetic.group) * spec.taps
+    words = ceil_div(spec.group_in, arithmetic.group) * spec.taps + arithmetic.header
     return (spec.groups, ceil_div(spec.group_out, rows), words, rows)
 
 
@@ -50,15 +50,16 @@ def pack_words(spec: ConvSpec, arithmetic: Arithmetic, w: Array) -> Array:
         turned = w.reshape(spec.groups, spec.group_out, spec.group_in).transpose(0, 2, 1)
         return gemm.pack_words(pointwise.turned_spec(spec), arithmetic, turned)
     groups, blocks, words, rows = packed_shape(spec, arithmetic)
-    channels = words // spec.taps
+    channels = ceil_div(spec.group_in, arithmetic.group)
     padded = np.zeros((groups, blocks * rows, channels * arithmetic.group, spec.taps), w.dtype)
-    padded[:, : spec.group_out, : spec.group_in] = w.reshape(
-        groups, spec.group_out, spec.group_in, spec.taps
-    )
+    padded[:, : spec.group_out, : spec.group_in] = w.reshape(groups, spec.group_out, spec.group_in, spec.taps)
     split = padded.reshape(groups, blocks, rows, channels, arithmetic.group, spec.taps)
     # [group, block, channel word, tap, row, element of word]
     ordered = split.transpose(0, 1, 3, 5, 2, 4)
-    return np.ascontiguousarray(arithmetic.pack_words(ordered)).reshape(groups, blocks, words, rows)
+    packed = arithmetic.pack_words(ordered).reshape(groups, blocks, -1, rows)
+    if arithmetic.header:
+        packed = np.concatenate([arithmetic.pack_header(ordered, (2, 3, 5))[:, :, None], packed], axis=2)
+    return np.ascontiguousarray(packed).reshape(groups, blocks, words, rows)
 
 
 def emit_conv(spec: ConvSpec, machine: Machine, x: Buffer, w: Buffer, store: Store) -> None:
@@ -77,13 +78,11 @@ def emit_conv(spec: ConvSpec, machine: Machine, x: Buffer, w: Buffer, store: Sto
     emit_arithmetic(spec, arithmetic, x, w, cast_store)
 
 
-def emit_arithmetic(
-    spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, store: Store, padding: int = 0
-) -> None:
-    """`emit_conv` for a given arithmetic; `padding` stands outside the image."""
+def emit_arithmetic(spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, store: Store) -> None:
+    """`emit_conv` for a given arithmetic; `store` gets accumulators as they are."""
     if pointwise.is_turned(spec, arithmetic):
         pointwise.emit_turned(spec, arithmetic, x, w, store)
     elif pointwise.is_flat(spec):
         pointwise.emit_pointwise(spec, arithmetic, x, w, store)
     else:
-        shifted.emit_shifted(spec, arithmetic, x, w, store, padding)
+        shifted.emit_shifted(spec, arithmetic, x, w, store)

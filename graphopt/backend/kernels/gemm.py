@@ -26,6 +26,7 @@ from graphopt.backend.kernels.emit import (
     ceil_div,
     flat_view,
     i64,
+    lanes_of,
     loop_for,
     product,
     serial,
@@ -40,6 +41,8 @@ Array = npt.NDArray[np.generic]
 Store: TypeAlias = Callable[[Expr, tuple[Expr, ...]], None]
 Reader: TypeAlias = Callable[..., Expr]
 """read(*batch, row, column): the expression that loads one element."""
+Rows: TypeAlias = Callable[[Expr, Expr], Expr]
+"""rows(m, k): word k of row m of a."""
 
 # Rows that one thread takes at a time: a multiple of every register tile's rows is not needed.
 _ROW_TILES_PER_CHUNK = 16
@@ -82,7 +85,8 @@ def packed_gemm_shape(spec: GemmSpec, machine: Machine) -> tuple[int, ...]:
 def packed_shape(spec: GemmSpec, arithmetic: Arithmetic) -> tuple[int, ...]:
     """`packed_gemm_shape` for a given arithmetic."""
     width = row_tile(spec, arithmetic).vectors * arithmetic.lanes
-    return (spec.weight_batches, ceil_div(spec.n, width), ceil_div(spec.k, arithmetic.group), width)
+    words = ceil_div(spec.k, arithmetic.group) + arithmetic.header
+    return (spec.weight_batches, ceil_div(spec.n, width), words, width)
 
 
 def pack_gemm_weights(spec: GemmSpec, machine: Machine, b: Array) -> Array:
@@ -92,11 +96,16 @@ def pack_gemm_weights(spec: GemmSpec, machine: Machine, b: Array) -> Array:
 
 def pack_words(spec: GemmSpec, arithmetic: Arithmetic, b: Array) -> Array:
     """`pack_gemm_weights` for a given arithmetic."""
-    matrices, panels, depth, width = packed_shape(spec, arithmetic)
+    matrices, panels, words, width = packed_shape(spec, arithmetic)
+    depth = words - arithmetic.header
     padded = np.zeros((matrices, depth * arithmetic.group, panels * width), b.dtype)
     padded[:, : spec.k, : spec.n] = b.reshape(matrices, spec.k, spec.n)
     split = padded.reshape(matrices, depth, arithmetic.group, panels, width)
-    return np.ascontiguousarray(arithmetic.pack_words(split.transpose(0, 3, 1, 4, 2)))
+    ordered = np.ascontiguousarray(split.transpose(0, 3, 1, 4, 2))
+    packed = arithmetic.pack_words(ordered)
+    if arithmetic.header:
+        packed = np.concatenate([arithmetic.pack_header(ordered, (2, 4))[:, :, None], packed], axis=2)
+    return np.ascontiguousarray(packed)
 
 
 def emit_gemm(
@@ -160,9 +169,7 @@ class _Kernel:
         return ceil_div(self.spec.k, self.arithmetic.group)
 
 
-def _emit_packed(
-    kernel: _Kernel, weights: Buffer, weight_batch: Callable[[tuple[Expr, ...]], Expr]
-) -> None:
+def _emit_packed(kernel: _Kernel, weights: Buffer, weight_batch: Callable[[tuple[Expr, ...]], Expr]) -> None:
     spec = kernel.spec
     chunk = _ROW_TILES_PER_CHUNK * kernel.tile.rows
     chunks = bind(ceil_div(spec.m, chunk))
@@ -170,14 +177,16 @@ def _emit_packed(
     panels = full + (tail > 0)
     with ExitStack() as stack:
         batch = tuple(stack.enter_context(serial(extent)) for extent in spec.batch)
-        matrix = weight_batch(batch) * (panels * kernel.depth * kernel.width)
+        size = (kernel.depth + kernel.arithmetic.header) * kernel.width
+        matrix = weight_batch(batch) * (panels * size)
+        rows_of_a = _rows_as_words(kernel, batch)
 
         def emit_panel(index: Expr, columns: int, chunk_index: Expr) -> None:
-            start = matrix + index * (kernel.depth * kernel.width)
+            start = matrix + index * size + kernel.arithmetic.header * kernel.width
             panel = Panel(weights, start, kernel.width, kernel.depth)
             first = bind(chunk_index * chunk)
             rows = spec.m if chunks == 1 else bind(at_most(i64(chunk), i64(spec.m) - first))
-            _emit_rows(kernel, batch, panel, (index, columns), (first, rows))
+            _emit_rows(kernel, batch, panel, rows_of_a, (index, columns), (first, rows))
 
         if full:
             with _loop(spec)(full * chunks) as item:
@@ -204,20 +213,47 @@ def _emit_unpacked(kernel: _Kernel, b: Reader) -> None:
 
         def emit_panel(columns: Expr) -> None:
             def word(step: Expr, j: Expr) -> Expr:
-                return kernel.arithmetic.read_word(
-                    lambda r: b(*batch, r, index * width + j), step, spec.k
-                )
+                return kernel.arithmetic.read_word(lambda r: b(*batch, r, index * width + j), step, spec.k)
 
             emit_pack_panel(kernel.arithmetic, panel, columns, word, spec.b_transposed)
-            _emit_rows(kernel, batch, panel, (index, columns), (i64(0), m))
+            rows_of_a = _rows_in_place(kernel, batch)
+            _emit_rows(kernel, batch, panel, rows_of_a, (index, columns), (i64(0), m))
 
         whole_or_tail(index, n, width, emit_panel)
+
+
+def _rows_in_place(kernel: _Kernel, batch: tuple[Expr, ...]) -> Rows:
+    """Reads words of a where they lie."""
+
+    def word(m: Expr, k: Expr) -> Expr:
+        return kernel.arithmetic.read_word(lambda r: kernel.a(*batch, m, r), k, kernel.spec.k)
+
+    return word
+
+
+def _rows_as_words(kernel: _Kernel, batch: tuple[Expr, ...]) -> Rows:
+    """Reads words of a, which are made once for all panels where a is not stored as words."""
+    if not kernel.arithmetic.converts:
+        return _rows_in_place(kernel, batch)
+    depth = kernel.depth
+    scratch = workspace(kernel.spec.m * depth, kernel.arithmetic.word)
+    read = _rows_in_place(kernel, batch)
+    # The last word alone may reach past the row: the others are made without looking.
+    whole = kernel.spec.k // kernel.arithmetic.group
+    with _loop(kernel.spec)(kernel.spec.m) as m:
+        with serial(whole) as k:
+            element = lambda r: kernel.a(*batch, m, r)  # noqa: E731
+            T.buffer_store(scratch, kernel.arithmetic.read_word(element, k, 0), [m * depth + k])
+        if whole < depth:
+            T.buffer_store(scratch, read(m, i64(whole)), [m * depth + whole])
+    return lambda m, k: scratch[m * depth + k]
 
 
 def _emit_rows(
     kernel: _Kernel,
     batch: tuple[Expr, ...],
     panel: Panel,
+    rows_of_a: Rows,
     columns: tuple[Expr, Expr],
     span: tuple[Expr, Expr],
 ) -> None:
@@ -227,13 +263,24 @@ def _emit_rows(
     most = kernel.tile.rows
 
     def emit_tile(start: Expr, rows: int) -> None:
-        def scalar(m: int, k: Expr) -> Expr:
-            return kernel.arithmetic.read_word(lambda r: kernel.a(*batch, start + m, r), k, kernel.spec.k)
-
         def store(m: int, j: Expr, value: Expr) -> None:
             kernel.store(value, (*batch, start + m, index * kernel.width + j))
 
-        emit_tile_product(kernel.arithmetic, panel, rows, width, scalar, store)
+        def initial(m: int, v: int) -> Expr:
+            lanes = kernel.arithmetic.lanes
+            header = lanes_of(panel.buffer, panel.start + (v * lanes - kernel.width), lanes)
+            return header * T.broadcast(kernel.arithmetic.header_factor(), lanes)
+
+        emit_tile_product(
+            kernel.arithmetic,
+            panel,
+            rows,
+            width,
+            lambda m, k: rows_of_a(start + m, k),
+            store,
+            initial if kernel.arithmetic.header else None,
+            scalars_are_weights=False,
+        )
 
     if isinstance(count, int):
         full, tail = divmod(count, most)

@@ -136,9 +136,7 @@ def _erf(x: Expr) -> Expr:
     small = _let(x * x, lambda z: x * _polynomial(z, _ERF))
     size = T.reinterpret("float32", T.reinterpret("int32", x) & tirx.IntImm("int32", 0x7FFFFFFF))
     clipped = tirx.Select(size > _f32(4.0), _f32(4.0), size)
-    signed = _let(
-        _let(clipped, large), lambda t: tirx.Select(x < _f32(0.0), -t, t)
-    )
+    signed = _let(_let(clipped, large), lambda t: tirx.Select(x < _f32(0.0), -t, t))
     return tirx.Select(size < _f32(1.0), small, signed)
 
 

@@ -36,14 +36,16 @@ def emit_tile_product(
     columns: Expr,
     scalar: Callable[[int, Expr], Expr],
     store: Callable[[int, Expr, Expr], None],
-    initial: Callable[[int], Expr] | None = None,
+    initial: Callable[[int, int], Expr] | None = None,
+    *,
+    scalars_are_weights: bool,
 ) -> None:
     """Multiply `rows` rows by a panel and store the first `columns` results of each row.
 
     Args:
         scalar: scalar(m, k), the word of row m at step k.
         store: store(m, j, value) emits the store of column j of row m.
-        initial: initial(m), the value a row starts from, 0 by default.
+        initial: initial(m, v), what vector v of row m starts from, 0 by default.
     """
     lanes = arithmetic.lanes
     vectors = panel.width // lanes
@@ -54,7 +56,7 @@ def emit_tile_product(
     with serial(panel.depth) as k:
         base = panel.start + k * panel.width
         xs = [lanes_of(panel.buffer, base + v * lanes, lanes) for v in range(vectors)]
-        tile.step(xs, lambda m: scalar(m, k))
+        tile.step(xs, lambda m: scalar(m, k), scalars_are_weights)
     whole = columns // lanes if isinstance(columns, int) else 0
     for m in range(rows):
         for v in range(min(whole, vectors)):

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tvm.script.ir_builder import tirx as T
+
 from graphopt.backend.kernels import gemm
 from graphopt.backend.kernels.arithmetic import Arithmetic
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store, row_tile
@@ -126,9 +128,7 @@ def _emit_panels_outside(kernel: _Kernel, panels: Expr) -> None:
 
         def body(columns: Expr) -> None:
             _emit_pack(kernel, panel, columns)
-            _for_blocks(
-                kernel, serial, lambda block, rows: _emit_tile(kernel, panel, block, rows, columns)
-            )
+            _for_blocks(kernel, serial, lambda block, rows: _emit_tile(kernel, panel, block, rows, columns))
 
         whole_or_tail(index, kernel.pixels, kernel.width, body)
 
@@ -161,16 +161,24 @@ def _emit_tile(kernel: _Kernel, panel: _Panel, block: Expr, rows: int, columns: 
     """One register tile: `rows` output channels of a block, `columns` pixels."""
     spec, most = kernel.spec, kernel.tile.rows
     blocks = ceil_div(spec.group_out, most)
-    base = (panel.group * blocks + block) * (kernel.depth * most)
+    header = kernel.arithmetic.header
+    base = (panel.group * blocks + block) * ((kernel.depth + header) * most)
 
     def store(m: int, j: Expr, value: Expr) -> None:
         channel = panel.group * spec.group_out + block * most + m
         kernel.store(value, (panel.image, channel, *unflatten(panel.first + j, spec.spatial)))
 
     def scalar(m: int, k: Expr) -> Expr:
-        return kernel.w[base + k * most + m]
+        return kernel.w[base + (k + header) * most + m]
 
-    emit_tile_product(kernel.arithmetic, panel.data, rows, columns, scalar, store)
+    def initial(m: int, v: int) -> Expr:
+        correction = kernel.w[base + m] * kernel.arithmetic.header_factor()
+        return T.broadcast(correction, kernel.arithmetic.lanes)
+
+    start = initial if header else None
+    emit_tile_product(
+        kernel.arithmetic, panel.data, rows, columns, scalar, store, start, scalars_are_weights=True
+    )
 
 
 def is_flat(spec: ConvSpec) -> bool:

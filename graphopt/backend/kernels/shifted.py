@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -55,7 +56,6 @@ class _Kernel:
     x: Buffer
     w: Buffer
     store: Store
-    padding: int
 
     @property
     def channels(self) -> int:
@@ -65,10 +65,6 @@ class _Kernel:
     @property
     def lanes(self) -> int:
         return self.arithmetic.lanes
-
-    def padding_word(self) -> Expr:
-        """The word that stands outside the image."""
-        return self.arithmetic.make_word([T.cast(self.padding, self.spec.dtype)] * self.arithmetic.group)
 
 
 @dataclass(frozen=True)
@@ -82,14 +78,12 @@ class _Chunk:
     rows: Expr
 
 
-def emit_shifted(
-    spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, store: Store, padding: int = 0
-) -> None:
-    """Emit any convolution; `padding` is the number that stands outside the image."""
+def emit_shifted(spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, store: Store) -> None:
+    """Emit any convolution; see `emit_conv`."""
     tile = row_tile(spec, arithmetic)
     sizes = _plan(spec, arithmetic, tile, lambda value: value)
     planes = _plan(spec, arithmetic, tile, bind)
-    kernel = _Kernel(spec, arithmetic, sizes, planes, tile, x, flat_view(w), store, padding)
+    kernel = _Kernel(spec, arithmetic, sizes, planes, tile, x, flat_view(w), store)
     chunks = bind(ceil_div(planes.axes[0].out, planes.rows))
     size = kernel.channels * sizes.phases * sizes.plane
     macs = product(spec.out_spatial) * spec.batch * (spec.out_channels * spec.group_in * spec.taps)
@@ -106,9 +100,7 @@ def emit_shifted(
         _emit_chunk(kernel, _chunk(kernel, scratch, image, i64(0), index), shared)
 
 
-def _plan(
-    spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile, bind: Callable[[Expr], Expr]
-) -> Planes:
+def _plan(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile, bind: Callable[[Expr], Expr]) -> Planes:
     machine = arithmetic.machine
     channels = ceil_div(spec.group_in, arithmetic.group)
     phases = math.prod(axis.phases for axis in spec.axes)
@@ -156,7 +148,7 @@ def _emit_planes(kernel: _Kernel, chunk: _Chunk, channel: Expr) -> None:
 
 def _fill(kernel: _Kernel, chunk: _Chunk, start: Expr, extent: Expr) -> None:
     def body(j: Expr) -> None:
-        T.buffer_store(chunk.scratch, kernel.padding_word(), [start + j])
+        T.buffer_store(chunk.scratch, kernel.arithmetic.padding(), [start + j])
 
     emit_run(extent, kernel.lanes, body)
 
@@ -192,9 +184,7 @@ def _emit_row(
         _fill(kernel, chunk, start + high, planes.extents[-1] - high)
 
     conditions = [
-        condition
-        for a, s in zip(outer_axes, source, strict=True)
-        for condition in (s >= 0, s < a.size)
+        condition for a, s in zip(outer_axes, source, strict=True) for condition in (s >= 0, s < a.size)
     ]
     if not conditions:
         copy_row()
@@ -230,10 +220,15 @@ def _emit_tile(
     spec, planes, lanes = kernel.spec, kernel.planes, kernel.lanes
     rows, vectors = shape
     blocks = ceil_div(spec.group_out, kernel.tile.rows)
-    words = kernel.channels * spec.taps
+    header = kernel.arithmetic.header
+    words = kernel.channels * spec.taps + header
     w_base = (chunk.group * blocks + block) * (words * kernel.tile.rows)
     tile = Tile(kernel.arithmetic, rows, vectors)
-    tile.start()
+
+    def initial(m: int, v: int) -> Expr:
+        return T.broadcast(kernel.w[w_base + m] * kernel.arithmetic.header_factor(), lanes)
+
+    tile.start(initial if header else None)
     looped = _looped_axes(spec.kernel)
     with serial(kernel.channels) as channel, ExitStack() as stack:
         outer = tuple(stack.enter_context(serial(extent)) for extent in spec.kernel[:looped])
@@ -244,10 +239,11 @@ def _emit_tile(
             index: Expr = 0
             for extent, tap in zip(spec.kernel, taps, strict=True):
                 index = index * extent + tap
-            w_row = w_base + (channel * spec.taps + index) * kernel.tile.rows
+            w_row = w_base + (channel * spec.taps + index + header) * kernel.tile.rows
             tile.step(
                 [lanes_of(chunk.scratch, x_base + v * lanes, lanes) for v in range(vectors)],
                 lambda m, w_row=w_row: kernel.w[w_row + m],  # type: ignore[misc]
+                scalars_are_weights=True,
             )
     for m in range(rows):
         for v in range(vectors):

@@ -22,19 +22,20 @@ class Tile:
             [register(self.lanes, arithmetic.accumulator) for _ in range(vectors)] for _ in range(rows)
         ]
 
-    def start(self, initial: Callable[[int], Expr] | None = None) -> None:
-        """Set row m of all accumulators to the scalar initial(m), zero by default."""
+    def start(self, initial: Callable[[int, int], Expr] | None = None) -> None:
+        """Set the accumulator of row m and vector v to the vector initial(m, v), zero by default."""
+        zero = T.broadcast(T.cast(0, self.arithmetic.accumulator), self.lanes)
         for m, row in enumerate(self._accumulators):
-            scalar = initial(m) if initial is not None else self.arithmetic.zero()
-            for accumulator in row:
-                store_lanes(accumulator, 0, self.lanes, T.broadcast(scalar, self.lanes))
+            for v, accumulator in enumerate(row):
+                store_lanes(accumulator, 0, self.lanes, zero if initial is None else initial(m, v))
 
-    def step(self, xs: list[Expr], scalar: Callable[[int], Expr]) -> None:
-        """One reduction step: row m gains xs[v] * scalar(m) in each vector v."""
+    def step(self, vectors: list[Expr], scalar: Callable[[int], Expr], scalars_are_weights: bool) -> None:
+        """One reduction step: row m gains vectors[v] * scalar(m) in each vector v."""
         for m, row in enumerate(self._accumulators):
-            w = T.broadcast(scalar(m), self.lanes)
-            for accumulator, x in zip(row, xs, strict=True):
-                total = self.arithmetic.step(lanes_of(accumulator, 0, self.lanes), x, w)
+            s = T.broadcast(scalar(m), self.lanes)
+            for accumulator, x in zip(row, vectors, strict=True):
+                data, weights = (x, s) if scalars_are_weights else (s, x)
+                total = self.arithmetic.step(lanes_of(accumulator, 0, self.lanes), data, weights)
                 store_lanes(accumulator, 0, self.lanes, total)
 
     def vector(self, row: int, vector: int) -> Expr:
