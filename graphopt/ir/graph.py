@@ -359,14 +359,14 @@ def dominates(value: Value, node: Node) -> bool:
 
 def refines(new: Type, old: Type) -> bool:
     """Whether a value of type ``new`` can stand where ``old`` was declared (nothing contradicts)."""
-    if isinstance(old, UnknownType) or isinstance(new, UnknownType):
+    if new is old or isinstance(old, UnknownType) or isinstance(new, UnknownType):
         return True
     if isinstance(old, TensorType | SparseTensorType) and isinstance(new, TensorType | SparseTensorType):
         if type(old) is not type(new):
             return False
         if old.dtype is not new.dtype and old.dtype is not None and new.dtype is not None:
             return False
-        if old.shape is None or new.shape is None:
+        if old.shape is None or new.shape is None or old.shape == new.shape:
             return True
         return len(old.shape) == len(new.shape) and not any(
             isinstance(a, int) and isinstance(b, int) and a != b

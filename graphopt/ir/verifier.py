@@ -282,19 +282,11 @@ def value_problem(graph: Graph, value: Value) -> str | None:
 
 
 def _type_problem(type: Type) -> str | None:
-    if type in _GOOD_TYPES:
-        return None
-    shape = getattr(type, "shape", None) or ()
-    if any(isinstance(dim, int) and dim < 0 for dim in shape):
-        return f"has a negative dimension: {type}"
-    if len(_GOOD_TYPES) >= _MAX_TYPES:
-        _GOOD_TYPES.clear()
-    _GOOD_TYPES.add(type)
+    if isinstance(type, TensorType) and type.shape is not None:
+        for dim in type.shape:
+            if dim.__class__ is int and dim < 0:
+                return f"has a negative dimension: {type}"
     return None
-
-
-_MAX_TYPES = 1 << 16
-_GOOD_TYPES: set[Type] = set()  # a memo only: types are immutable
 
 
 def _user_label(user: Node | Region) -> str:

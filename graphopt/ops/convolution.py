@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from graphopt.ir.dims import Dim, Shape
@@ -10,6 +11,7 @@ from graphopt.ir.types import DType, QuantScheme, TensorType, Type
 from graphopt.ops.access import (
     bad_attr,
     fail,
+    fresh,
     fresh_shape,
     integer,
     integers,
@@ -65,7 +67,10 @@ def window(node: Node, kernel: tuple[Dim, ...]) -> Window:
     for name, values in (("strides", strides), ("dilations", dilations)):
         if any(value < 1 for value in values):
             raise bad_attr(node, name, "numbers ≥ 1")
-    return Window(kernel, strides, dilations, pads[:rank], pads[rank:], auto_pad)
+    return _shared_window(kernel, strides, dilations, pads[:rank], pads[rank:], auto_pad)
+
+
+_shared_window = functools.lru_cache(maxsize=4096)(Window)  # a model has few, and asks for them often
 
 
 def _per_axis(node: Node, name: str, count: int, default: int) -> tuple[int, ...]:
@@ -113,14 +118,12 @@ def _convolve(
         return TensorType(dtype, None, quant)
     if w.shape is not None and len(w.shape) != rank:
         raise fail(node, weight, f"rank {rank} as of the data")
-    shape = x.shape or fresh_shape(node, 0, rank)
-    assert shape is not None
     kernel = kernel_of(node, w, rank - 2)
-    unknown = fresh_shape(node, 0, rank)
-    assert unknown is not None
-    channels: Dim = unknown[1] if w.shape is None else w.shape[0]
-    if kernel is None or x.shape is None:
-        return TensorType(dtype, (shape[0], channels, *unknown[2:]), quant)
+    channels = fresh(node, 0, 1) if w.shape is None else w.shape[0]
+    shape = x.shape
+    if kernel is None or shape is None:
+        batch = fresh(node, 0, 0) if shape is None else shape[0]
+        return TensorType(dtype, (batch, channels, *(fresh(node, 0, i) for i in range(2, rank))), quant)
     spatial = window(node, kernel).output(shape[2:])
     group = integer(node, "group", 1)
     if w.shape is not None and isinstance(w.shape[1], int) and isinstance(shape[1], int):
