@@ -40,6 +40,7 @@ class Exporter:
         self._names: dict[Value, str] = {}
         self._reserved: set[str] = set()
         self._counts: dict[str, int] = {}
+        self._node_names: dict[str, int] = {}
         self._types: dict[Type, onnx.TypeProto | None] = {}
         self._domains: dict[str, None] = {"": None}
         self._opset = {**graph.opset, "": written_opset(graph)}
@@ -89,6 +90,15 @@ class Exporter:
             self._counts[hint] = self._counts.get(hint, 0) + 1
             name = f"{hint}_{self._counts[hint]}"
         self._reserved.add(name)
+        return name
+
+    def _node_name(self, hint: str) -> str:
+        """A name that no other node has, as ONNX Runtime asks; inlining the same function twice repeats them."""
+        name = hint
+        while name in self._node_names:
+            self._node_names[hint] += 1
+            name = f"{hint}_{self._node_names[hint]}"
+        self._node_names[name] = 0
         return name
 
     # --- graphs -------------------------------------------------------------------------------
@@ -214,7 +224,7 @@ class Exporter:
 
     def _fill_common(self, proto: onnx.NodeProto, node: Node) -> None:
         if node.name:
-            proto.name = node.name
+            proto.name = self._node_name(node.name)
         if node.doc:
             proto.doc_string = node.doc
         _fill_metadata(proto, node.metadata)

@@ -194,6 +194,7 @@ class _Emitter:
         hint = next((name for name in self._proto.output if name), op.lower())
         names = outputs or [f"{self._scope.value_name(hint)}_{op.lower()}"]
         node = self._maker.node(self._scope, self._proto, op, "", inputs, names, attrs or {}, {}, self._label)
+        node.name = f"{node.name}_{op.lower()}" if node.name else ""
         return node.outputs
 
     def constant(self, data: Array, hint: str) -> Value:

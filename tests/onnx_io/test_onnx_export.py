@@ -142,6 +142,24 @@ def test_operators_without_a_newest_kernel_are_written_for_an_older_opset() -> N
     assert Session(graph, "ort").run({"x": np.ones((1, 1, 8, 8), np.float32)})["y"].shape == (1, 1, 2, 2)
 
 
+def test_node_names_are_unique() -> None:
+    """Inlining a function twice and taking an old operator apart must not repeat a name."""
+    text = """g (float[2,3,4] x) => (float[2,3,4] y) {
+        a = f.twice(x)
+        b = f.twice(a)
+        [same] c = Relu(b)
+        [same] d = Relu(c)
+        [soft] y = Softmax<axis=1>(d)
+    }
+    <domain: "f", opset_import: ["": 11]> twice (a) => (b) { [inner] t = Add(a, a) [last] b = Softmax(t) }"""
+    exported = to_proto(load(parse(text, opset=11, domains={"f": 1})))
+    names = [node.name for node in exported.graph.node if node.name]
+    assert len(names) == len(set(names))
+    assert {"same", "same_1", "soft"} <= set(names)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    assert run_ort(exported, {"x": x})[0].shape == (2, 3, 4)
+
+
 def chain(count: int) -> onnx.ModelProto:
     """``count`` nodes, Add and Relu in turn."""
     nodes, previous = [], "x"
