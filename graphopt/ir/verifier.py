@@ -268,15 +268,16 @@ def value_problem(graph: Graph, value: Value) -> str | None:
     """What is wrong with the name of a value, its uses, or its type."""
     if graph._values.get(value.name) is not value:
         return "is not the value that the graph knows by this name"
-    for use in value._uses:
-        user = use.user
-        slots = user.inputs if isinstance(user, Node) else user.outputs
-        if use.index >= len(slots) or slots[use.index] is not value:
-            return f"claims a use by {_user_label(user)} at {use.index}, which uses something else"
-        if isinstance(user, Node):
+    for user, index in value._uses:
+        if user.__class__ is Node:
+            slots: Sequence[Value | None] = user.inputs
             if user._erased or user.parent is None:
                 return f"is used by {user.label}, which was erased"
-        elif not visible_at_end(value, user):
+        else:
+            slots = user.outputs
+        if index >= len(slots) or slots[index] is not value:
+            return f"claims a use by {_user_label(user)} at {index}, which uses something else"
+        if user.__class__ is Region and not visible_at_end(value, user):
             return f"is an output of {_region_label(user)}, where it is not visible"
     return _type_problem(value.type)
 
@@ -352,7 +353,7 @@ def _outputs_owned(scope: Scope, node: Node) -> str | None:
     return None
 
 
-_KINDS = (int, float, str, bytes, Tensor, TypeAttr, RefAttr)
+_KINDS = frozenset({int, float, str, bytes, Tensor, TypeAttr, RefAttr})
 
 
 def _attributes_immutable(scope: Scope, node: Node) -> str | None:
@@ -366,10 +367,15 @@ def _attributes_immutable(scope: Scope, node: Node) -> str | None:
 
 
 def _wrong_attribute(value: object) -> object | None:
-    if type(value) in _KINDS:
+    kind = value.__class__
+    if kind in _KINDS:
         return None
-    if isinstance(value, tuple):
-        return next((wrong for item in value if (wrong := _wrong_attribute(item)) is not None), None)
+    if kind is tuple:
+        for item in value:  # type: ignore[attr-defined]
+            wrong = None if item.__class__ in _KINDS else _wrong_attribute(item)
+            if wrong is not None:
+                return wrong
+        return None
     return value
 
 
@@ -408,7 +414,8 @@ def _types_agree(scope: Scope, node: Node) -> str | None:
         return error.message
     for value, type in zip(node.outputs, inferred, strict=False):
         if node.regions and isinstance(type, OptionalType) and not isinstance(value.type, OptionalType):
-            type = type.elem  # A Loop may carry an optional in and give its content out: the model says which.
+            # A Loop may carry an optional in and give its content out: the model says which.
+            type = type.elem
         if type is not value.type and not refines(type, value.type):
             return f"%{value.name} has type {value.type}, the operator gives {type}"
     return None

@@ -139,7 +139,7 @@ def mutable_attribute(g: Graph) -> None:
 
 
 def array_in_a_tuple(g: Graph) -> None:
-    node(g, "Neg").attrs = {"axes": (1, np.int64(2))}
+    node(g, "Neg").attrs = {"axes": (1, (2, "a"), np.int64(2))}
 
 
 def region_of_another(g: Graph) -> None:
