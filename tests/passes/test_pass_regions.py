@@ -184,7 +184,7 @@ def test_a_region_that_the_target_refuses_is_split() -> None:
     assert planned and all(not {"Tanh", "Exp"} <= set(members) for members in planned)
 
 
-def test_fifty_thousand_nodes_take_linear_time() -> None:
+def test_planning_takes_linear_time() -> None:
     import time
 
     def seconds(size: int) -> float:
@@ -193,9 +193,9 @@ def test_fifty_thousand_nodes_take_linear_time() -> None:
         for i in range(size):
             y = m("Add", y, x) if i % 50 == 0 else m("Neg", y)
         nodes = m.done(y).nodes
-        start = time.perf_counter()
+        start = time.process_time()
         plan_regions(nodes, 32)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     small, large = min(seconds(4000) for _ in range(3)), min(seconds(16000) for _ in range(2))
     assert large < 12 * small  # 4 when linear, 16 when quadratic
