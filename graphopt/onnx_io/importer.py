@@ -21,6 +21,7 @@ from graphopt.ir.types import Type
 from graphopt.onnx_io.attributes import AttributeReader, Binding
 from graphopt.onnx_io.constants import constant_data
 from graphopt.onnx_io.external import ExternalFiles
+from graphopt.onnx_io.inlined_size import inlined_size
 from graphopt.onnx_io.nodes import NodeMaker
 from graphopt.onnx_io.order import node_label, ordered_nodes
 from graphopt.onnx_io.schemas import exists, newest_opset, since_version
@@ -54,7 +55,6 @@ class Importer:
         self.builder = Builder(self.graph)
         self.maker = NodeMaker(self.builder, semantics, dims, self._region)
         self.functions = {(f.domain, f.name, f.overload): f for f in model.functions}
-        self._count = 0
 
     def run(self, input_types: Mapping[str, Type]) -> Graph:
         """The graph; ``input_types`` replace what the model declares of its inputs.
@@ -64,6 +64,11 @@ class Importer:
         """
         model, graph = self.model, self.graph
         check_model_text(model)
+        if self.functions and inlined_size(model, self.functions) > MAX_NODES:
+            raise ModelError(
+                f"the model has more than {MAX_NODES} nodes once its functions are inlined",
+                hint="functions that call each other many times grow exponentially",
+            )
         opset = self._opset(model.opset_import)
         graph.metadata = {entry.key: entry.value for entry in model.metadata_props}
         graph.body.metadata = {entry.key: entry.value for entry in model.graph.metadata_props}
@@ -187,12 +192,6 @@ class Importer:
             self._node(scope, node)
 
     def _node(self, scope: Scope, proto: onnx.NodeProto) -> None:
-        self._count += 1
-        if self._count > MAX_NODES:
-            raise ModelError(
-                f"the model has more than {MAX_NODES} nodes once its functions are inlined",
-                hint="functions that call each other many times grow exponentially",
-            )
         label = node_label(proto)
         inputs = [scope.find(name, label) if name else None for name in proto.input]
         while inputs and inputs[-1] is None:

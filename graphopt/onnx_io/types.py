@@ -104,7 +104,7 @@ class DimReader:
         if kind in ("tensor_type", "sparse_tensor_type"):
             inner = getattr(proto, kind)
             shape = self.shape(inner.shape, hint) if inner.HasField("shape") else None
-            dtype = element_type(inner.elem_type, hint) if inner.elem_type else None
+            dtype = element_type(inner.elem_type, f'"{hint}"') if inner.elem_type else None
             return TensorType(dtype, shape) if kind == "tensor_type" else SparseTensorType(dtype, shape)
         if kind == "sequence_type":
             return SequenceType(self.type(proto.sequence_type.elem_type, hint))
@@ -123,6 +123,6 @@ def element_type(code: int, where: str) -> DType:
         return DType(code)
     except ValueError:
         raise ModelError(
-            f'"{where}" has element type {code}, which ONNX does not define',
+            f"{where} has element type {code}, which ONNX does not define",
             hint="the file is damaged, or newer than this version of graphopt",
         ) from None

@@ -153,8 +153,10 @@ def _attributes(node: Node, signature: Signature) -> str | None:
         expected = _KINDS.get(kind, (tuple,))
         if not isinstance(value, (*expected, RefAttr)) or (kind in _KINDS and value.__class__ is tuple):
             return f'attribute "{name}" is {type(value).__name__}, expected {kind}'
-        if kind in _ELEMENTS and isinstance(value, tuple) and not all(
-            isinstance(item, _ELEMENTS[kind]) for item in value
+        if (
+            kind in _ELEMENTS
+            and isinstance(value, tuple)
+            and not all(isinstance(item, _ELEMENTS[kind]) for item in value)
         ):
             return f'attribute "{name}" holds other elements than {kind}'
     for name in node.regions:
