@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from graphopt.errors import EvaluationError
 from graphopt.ir.graph import Node, Region, Value, refines
 from graphopt.ir.rewriter import Rewriter
@@ -24,6 +26,10 @@ from graphopt.ops import info, is_pure
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt_passes.shapes import known_tensor
 
+_AMPLIFIERS = frozenset(
+    {"CenterCropPad", "ConstantOfShape", "Expand", "EyeLike", "OneHot", "Pad", "Range", "Resize", "Tile"}
+)
+"""The size of what these give is in the contents of their inputs and has no bound."""
 _CONE_LIMIT = 4096
 """Nodes of a cone that are looked at to find the constants that fall dead; larger ones stay."""
 
@@ -48,7 +54,7 @@ class FoldConstants(Pass):
         _fold_known(rewriter)
         from graphopt.evaluate import evaluate_nodes
 
-        cone = _Cone(rewriter.graph.body)
+        cone = _Cone(rewriter.graph.body, self.max_bytes)
         frontier = self._frontier(cone)
         if not frontier:
             return
@@ -77,7 +83,8 @@ class FoldConstants(Pass):
 class _Cone:
     """The foldable nodes of a graph in program order."""
 
-    def __init__(self, body: Region) -> None:
+    def __init__(self, body: Region, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self.nodes: list[Node] = []
         self.members: set[Node] = set()
         for node in _walk(body):
@@ -90,8 +97,15 @@ class _Cone:
             return False
         if not all(v.is_constant or v.producer in self.members for v in node.inputs if v is not None):
             return False
+        if _may_trap(node):
+            return False
         return all(
-            isinstance(v.type, TensorType) and v.type.dtype not in (None, DType.STR) for v in node.outputs
+            isinstance(v.type, TensorType)
+            and v.type.dtype not in (None, DType.STR)
+            # What lies in between is computed too, however little comes out in the end.
+            and _bytes(v) <= self.max_bytes
+            and (v.type.is_static or node.op not in _AMPLIFIERS)
+            for v in node.outputs
         )
 
     def behind(self, values: Sequence[Value]) -> list[Node]:
@@ -133,6 +147,17 @@ def _walk(region: Region) -> Iterator[Node]:
         for inner in node.regions.values():
             if not inner.is_isolated:
                 yield from _walk(inner)
+
+
+def _may_trap(node: Node) -> bool:
+    """Whether computing ``node`` may end the process: so does the hardware on an integer division by
+    zero, and on the smallest integer by -1, whose quotient is not representable."""
+    if node.op not in ("Div", "Mod") or node.domain:
+        return False
+    divisor = node.inputs[1]
+    if divisor is None or divisor.tensor.dtype is None or divisor.tensor.dtype.is_float:
+        return False
+    return divisor.const is None or bool(np.isin(divisor.const.numpy(), (0, -1)).any())
 
 
 def _bytes(value: Value) -> int:
