@@ -41,7 +41,7 @@ def bind(value: Expr) -> Expr:
     """
     if is_static(value):
         return value
-    cell = T.alloc_buffer((1,), "int64", scope="local")
+    cell = T.alloc_buffer((1,), "int64")
     T.buffer_store(cell, value.astype("int64"), [0])
     return T.Bind(cell[0])
 
@@ -114,7 +114,7 @@ def workspace(size: Expr, dtype: str) -> Buffer:
 
 def register(lanes: int, dtype: str) -> Buffer:
     """A vector that LLVM keeps in a register: written and read whole."""
-    return T.alloc_buffer((lanes,), dtype, scope="local")
+    return T.alloc_buffer((lanes,), dtype)
 
 
 def lanes_of(buffer: Buffer, start: Expr, lanes: int) -> Expr:

@@ -10,7 +10,9 @@ NaN gives NaN, infinities and denormal numbers give what the function's limit or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -76,8 +78,27 @@ def _by_type(x: Expr, single: Callable[[Expr], Expr], double: Callable[[Expr], E
     return _let(x.astype("float32"), single).astype(x.ty.dtype)
 
 
+_BINDER: ContextVar[Callable[[Expr], Expr] | None] = ContextVar("binder", default=None)
+
+
+@contextmanager
+def bound_by(bind: Callable[[Expr], Expr]) -> Iterator[None]:
+    """Within, values that are used more than once become what ``bind`` makes of them, not a nested Let.
+
+    TVM's passes visit the value of a Let twice, so Lets inside the values of Lets cost exponential time.
+    """
+    token = _BINDER.set(bind)
+    try:
+        yield
+    finally:
+        _BINDER.reset(token)
+
+
 def _let(value: Expr, body: Callable[[Expr], Expr]) -> Expr:
     """body(value) with the value computed once: expressions are trees, not graphs."""
+    bind = _BINDER.get()
+    if bind is not None:
+        return body(bind(value))
     name = tirx.Var("t", value.ty)
     return tirx.Let(name, value, body(name))
 

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
@@ -40,7 +40,8 @@ from graphopt.backend.kernels.geometry import Planes, plan_planes
 from graphopt.backend.kernels.machine import RegisterTile
 from graphopt.backend.kernels.tile import Tile
 
-_UNROLLED_TAPS = 8
+# Taps times rows of a tile that stand in the innermost loop's body.
+_UNROLLED_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,26 @@ class _Kernel:
     def lanes(self) -> int:
         return self.arithmetic.lanes
 
+    @property
+    def group_words(self) -> Expr:
+        """Scratch of one group's planes, in words."""
+        return self.channels * self.sizes.phases * self.sizes.plane
+
+    def groups_together(self) -> int:
+        """How many groups' planes fill the L1 cache."""
+        words = self.group_words
+        if not isinstance(words, int):
+            return 4
+        return max(1, min(16, self.arithmetic.machine.l1_bytes // (words * self.arithmetic.word_bytes)))
+
 
 @dataclass(frozen=True)
 class _Chunk:
     """Where in the convolution the loops stand: `rows` outputs of the first axis from `first`."""
 
     scratch: Buffer
+    base: Expr
+    """Where in the scratch the group's planes start."""
     image: Expr
     group: Expr
     first: Expr
@@ -85,19 +100,39 @@ def emit_shifted(spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, s
     planes = _plan(spec, arithmetic, tile, bind)
     kernel = _Kernel(spec, arithmetic, sizes, planes, tile, x, flat_view(w), store)
     chunks = bind(ceil_div(planes.axes[0].out, planes.rows))
-    size = kernel.channels * sizes.phases * sizes.plane
     macs = product(spec.out_spatial) * spec.batch * (spec.out_channels * spec.group_in * spec.taps)
     shared = loop_for(macs)
     if spec.groups > 1:
-        with shared(spec.batch * spec.groups) as item:
-            scratch = workspace(size, arithmetic.word)
-            with serial(chunks) as index:
-                chunk = _chunk(kernel, scratch, item // spec.groups, item % spec.groups, index)
-                _emit_chunk(kernel, chunk, serial)
+        _emit_groups(kernel, shared, chunks)
         return
-    scratch = workspace(size, arithmetic.word)
+    scratch = workspace(kernel.group_words, arithmetic.word)
     with serial(spec.batch) as image, serial(chunks) as index:
-        _emit_chunk(kernel, _chunk(kernel, scratch, image, i64(0), index), shared)
+        chunk = _chunk(kernel, scratch, image, index)
+        _emit_pack(kernel, chunk, shared)
+        _emit_blocks(kernel, chunk, shared, None)
+
+
+def _emit_groups(kernel: _Kernel, loop: Loop, chunks: Expr) -> None:
+    """Threads share the groups, several at a time: all are packed before the first is computed.
+
+    One after the other, a small group's loads would wait for its own stores; and scratch is
+    taken from the pool once.
+    """
+    spec, planes = kernel.spec, kernel.planes
+    size = kernel.channels * planes.phases * planes.plane
+    together = min(kernel.groups_together(), spec.groups)
+    blocks = ceil_div(spec.groups, together)
+    with loop(spec.batch * blocks) as item:
+        scratch = workspace(together * kernel.group_words, kernel.arithmetic.word)
+        slab = workspace(kernel.tile.rows * kernel.sizes.slab, kernel.arithmetic.accumulator)
+        first = bind(item % blocks * together)
+        count = together if spec.groups % together == 0 else bind(at_most(i64(together), spec.groups - first))
+        with serial(chunks) as index:
+            chunk = _chunk(kernel, scratch, bind(item // blocks), index)
+            with serial(count) as group:
+                _emit_pack(kernel, replace(chunk, group=first + group, base=group * size), serial)
+            with serial(count) as group:
+                _emit_blocks(kernel, replace(chunk, group=first + group, base=group * size), serial, slab)
 
 
 def _plan(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile, bind: Callable[[Expr], Expr]) -> Planes:
@@ -114,29 +149,33 @@ def _plan(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile, bind: Call
     )
 
 
-def _chunk(kernel: _Kernel, scratch: Buffer, image: Expr, group: Expr, index: Expr) -> _Chunk:
+def _chunk(kernel: _Kernel, scratch: Buffer, image: Expr, index: Expr) -> _Chunk:
     out, rows = kernel.planes.axes[0].out, kernel.planes.rows
     first = bind(index * rows)
     if not (isinstance(out, int) and isinstance(rows, int) and out % rows == 0):
         rows = bind(at_most(i64(rows), i64(out) - first))
-    return _Chunk(scratch, image, group, first, rows)
+    return _Chunk(scratch, i64(0), image, i64(0), first, rows)
 
 
-def _emit_chunk(kernel: _Kernel, chunk: _Chunk, loop: Loop) -> None:
+def _emit_pack(kernel: _Kernel, chunk: _Chunk, loop: Loop) -> None:
     with loop(kernel.channels) as channel:
         _emit_planes(kernel, chunk, channel)
+
+
+def _emit_blocks(kernel: _Kernel, chunk: _Chunk, loop: Loop, slab: Buffer | None) -> None:
+    """All output channels of a group, by the rows of a tile; threads need slabs of their own."""
     full, tail = divmod(kernel.spec.group_out, kernel.tile.rows)
     if full:
         with loop(full) as block:
-            _emit_block(kernel, chunk, block, kernel.tile.rows)
+            _emit_block(kernel, chunk, block, kernel.tile.rows, slab)
     if tail:
-        _emit_block(kernel, chunk, i64(full), tail)
+        _emit_block(kernel, chunk, i64(full), tail, slab)
 
 
 def _emit_planes(kernel: _Kernel, chunk: _Chunk, channel: Expr) -> None:
     """Copy one word of channels of the chunk into its phase planes, with padding."""
     planes = kernel.planes
-    base = channel * (planes.phases * planes.plane)
+    base = chunk.base + channel * (planes.phases * planes.plane)
     for index, phases in enumerate(itertools.product(*(range(axis.phases) for axis in planes.axes))):
         start = base + index * planes.plane
         with ExitStack() as stack:
@@ -196,10 +235,11 @@ def _emit_row(
             _fill(kernel, chunk, start, planes.extents[-1])
 
 
-def _emit_block(kernel: _Kernel, chunk: _Chunk, block: Expr, rows: int) -> None:
+def _emit_block(kernel: _Kernel, chunk: _Chunk, block: Expr, rows: int, slab: Buffer | None) -> None:
     """All positions of the chunk for `rows` output channels, into a slab and then out."""
     planes, lanes = kernel.planes, kernel.lanes
-    slab = workspace(rows * kernel.sizes.slab, kernel.arithmetic.accumulator)
+    if slab is None:
+        slab = workspace(rows * kernel.sizes.slab, kernel.arithmetic.accumulator)
     vectors = ceil_div(planes.positions(chunk.rows), lanes)
     full, tail = divmod(vectors, kernel.tile.vectors) if isinstance(vectors, int) else (None, 0)
     if full is None:
@@ -229,13 +269,13 @@ def _emit_tile(
         return T.broadcast(kernel.w[w_base + m] * kernel.arithmetic.header_factor(), lanes)
 
     tile.start(initial if header else None)
-    looped = _looped_axes(spec.kernel)
+    looped = _looped_axes(spec.kernel, rows)
     with serial(kernel.channels) as channel, ExitStack() as stack:
         outer = tuple(stack.enter_context(serial(extent)) for extent in spec.kernel[:looped])
         for inner in itertools.product(*(range(extent) for extent in spec.kernel[looped:])):
             taps = (*outer, *inner)
             plane, shift = planes.tap(taps)
-            x_base = (channel * planes.phases + plane) * planes.plane + position + shift
+            x_base = chunk.base + (channel * planes.phases + plane) * planes.plane + position + shift
             index: Expr = 0
             for extent, tap in zip(spec.kernel, taps, strict=True):
                 index = index * extent + tap
@@ -250,10 +290,10 @@ def _emit_tile(
             store_lanes(slab, position + (m * planes.slab + v * lanes), lanes, tile.vector(m, v))
 
 
-def _looped_axes(kernel: tuple[int, ...]) -> int:
+def _looped_axes(kernel: tuple[int, ...], rows: int) -> int:
     """How many leading axes of the kernel are loops, the rest being unrolled."""
     for axes in range(len(kernel)):
-        if math.prod(kernel[axes:]) <= _UNROLLED_TAPS:
+        if math.prod(kernel[axes:]) * rows <= _UNROLLED_ROWS:
             return axes
     return len(kernel)
 
