@@ -178,7 +178,11 @@ def _run(case: Case, graph: Graph, outcome: Outcome) -> None:
 
 
 def _difference(
-    case: Case, graph: Graph, engine: Literal["ort", "reference"], feeds: Mapping[str, Any], outputs: list[Any]
+    case: Case,
+    graph: Graph,
+    engine: Literal["ort", "reference"],
+    feeds: Mapping[str, Any],
+    outputs: list[Any],
 ) -> str:
     try:
         with Session(graph, engine) as session:

@@ -104,9 +104,9 @@ def _fields(data: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         if not model.graph.node:
             break
-        rng.choice((_node_field, _node_field, _attribute, _attribute, _tensor_field, _value_info, _node_list))(
-            model.graph, rng
-        )
+        rng.choice(
+            (_node_field, _node_field, _attribute, _attribute, _tensor_field, _value_info, _node_list)
+        )(model.graph, rng)
     return bytes(model.SerializeToString())
 
 
@@ -120,7 +120,9 @@ def _node_field(graph: Any, rng: random.Random) -> None:
     fields = [f for f in (node.input, node.output) if f]
     match rng.randrange(5):
         case 0:
-            node.op_type = rng.choice([*(other.op_type for other in graph.node), "Add", "Shape", "Loop", "Foo"])
+            node.op_type = rng.choice(
+                [*(other.op_type for other in graph.node), "Add", "Shape", "Loop", "Foo"]
+            )
         case 1:
             node.domain = rng.choice(("com.microsoft", "ai.onnx.ml", "nowhere"))
         case 2 if fields:
