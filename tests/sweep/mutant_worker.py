@@ -20,7 +20,11 @@ import numpy as np
 
 from graphopt.errors import EvaluationError, GraphoptError
 from graphopt.evaluate import Session, example_inputs
+from graphopt.ir.equality import graphs_equal
 from graphopt.ir.graph import Graph
+from graphopt.ir.parser import parse_graph
+from graphopt.ir.printer import print_graph
+from graphopt.ir.sidecar import Sidecar
 from graphopt.onnx_io import load, to_proto
 from graphopt.pipeline import Context, Pipeline
 from tests.sweep.mutants import mutant
@@ -52,6 +56,10 @@ def fate(number: int, data: bytes) -> tuple[str, str]:
         inputs = _inputs(graph, number)
     except GraphoptError as error:
         return "refused", f"{type(error).__name__}: {error}"
+    step(number, "text")
+    difference = _text_difference(graph)
+    if difference:
+        return "failed", f"parsed again it differs: {difference}"
     step(number, "optimize")
     try:
         Pipeline.parse("O2").run(graph, context=Context(), verify="structure")
@@ -74,6 +82,11 @@ def fate(number: int, data: bytes) -> tuple[str, str]:
         return "wrong", f"ONNX Runtime ran it before O2, and not after: {error}"
     difference = _difference(got, want)
     return ("wrong", difference) if difference else ("agrees", "")
+
+
+def _text_difference(graph: Graph) -> str | None:
+    sidecar = Sidecar()
+    return graphs_equal(parse_graph(print_graph(graph, sidecar=sidecar), sidecar=sidecar), graph)
 
 
 def _alone(graph: Graph, number: int, inputs: dict[str, Any], reason: str) -> tuple[str, str]:
