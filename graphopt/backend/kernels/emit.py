@@ -41,7 +41,7 @@ def bind(value: Expr) -> Expr:
     """
     if is_static(value):
         return value
-    cell = T.alloc_buffer((1,), "int64")
+    cell = _allocate(1, "int64")
     T.buffer_store(cell, value.astype("int64"), [0])
     return T.Bind(cell[0])
 
@@ -108,13 +108,22 @@ def unflatten(index: Expr, extents: tuple[Expr, ...]) -> tuple[Expr, ...]:
 
 def workspace(size: Expr, dtype: str) -> Buffer:
     """Private scratch of `size` elements, from the runtime's pool."""
+    return _allocate(size, dtype)
+
+
+def _allocate(size: Expr, dtype: str) -> Buffer:
+    """Memory of `size` elements, up to 1,024 bytes of it on the stack.
+
+    Not of scope "local", which in a parallel loop would come from the pool. Under an alias, which
+    keeps TVM from looking for the part that is used: with symbolic sizes that takes minutes.
+    """
     allocated = T.alloc_buffer((i64(size),), dtype, align=64)
     return T.decl_buffer((i64(size),), dtype, data=allocated.data)
 
 
 def register(lanes: int, dtype: str) -> Buffer:
     """A vector that LLVM keeps in a register: written and read whole."""
-    return T.alloc_buffer((lanes,), dtype)
+    return _allocate(lanes, dtype)
 
 
 def lanes_of(buffer: Buffer, start: Expr, lanes: int) -> Expr:

@@ -52,8 +52,9 @@ _LATENCY = 4
 _PER_CYCLE = 2
 # Share of a cycle that a load costs although it overlaps arithmetic; vectors at odd addresses
 # touch two cache lines.
-_BROADCAST_COST = 0.1
-_VECTOR_COST = 0.2
+_BROADCAST_COST = 0.2
+_VECTOR_COST = 0.3
+_TOLERANCE = 1.03
 _LARGE = 1 << 12
 
 
@@ -91,4 +92,9 @@ def choose_tile(machine: Machine, rows: int | None, vectors: int | None) -> Regi
             for count_v, v in _covered(vectors, tile.vectors)
         )
 
-    return min(candidates, key=lambda tile: (round(cycles(tile), 3), -tile.rows))
+    best = min(cycles(tile) for tile in candidates)
+    near = [tile for tile in candidates if cycles(tile) <= best * _TOLERANCE]
+    # Tails are bodies of their own: code to compile, and a chance for LLVM to spill.
+    return min(
+        near, key=lambda tile: (rows % tile.rows > 0, vectors % tile.vectors > 0, cycles(tile), -tile.rows)
+    )

@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.arithmetic import Arithmetic
-from graphopt.backend.kernels.emit import Buffer, Expr, emit_run, i64, lanes_of, register, serial, store_lanes
+from graphopt.backend.kernels.emit import (
+    Buffer,
+    Expr,
+    bind,
+    emit_run,
+    i64,
+    lanes_of,
+    register,
+    serial,
+    store_lanes,
+)
 from graphopt.backend.kernels.tile import Tile
 
 
@@ -54,7 +64,7 @@ def emit_tile_product(
     tile = Tile(arithmetic, rows, vectors)
     tile.start(initial)
     with serial(panel.depth) as k:
-        base = panel.start + k * panel.width
+        base = bind(panel.start + k * panel.width)
         xs = [lanes_of(panel.buffer, base + v * lanes, lanes) for v in range(vectors)]
         tile.step(xs, lambda m: scalar(m, k), scalars_are_weights)
     whole = columns // lanes if isinstance(columns, int) else 0

@@ -162,7 +162,7 @@ def _emit_tile(kernel: _Kernel, panel: _Panel, block: Expr, rows: int, columns: 
     spec, most = kernel.spec, kernel.tile.rows
     blocks = ceil_div(spec.group_out, most)
     header = kernel.arithmetic.header
-    base = (panel.group * blocks + block) * ((kernel.depth + header) * most)
+    base = bind((panel.group * blocks + block) * ((kernel.depth + header) * most))
 
     def store(m: int, j: Expr, value: Expr) -> None:
         channel = panel.group * spec.group_out + block * most + m

@@ -262,7 +262,7 @@ def _emit_tile(
     blocks = ceil_div(spec.group_out, kernel.tile.rows)
     header = kernel.arithmetic.header
     words = kernel.channels * spec.taps + header
-    w_base = (chunk.group * blocks + block) * (words * kernel.tile.rows)
+    w_base = bind((chunk.group * blocks + block) * (words * kernel.tile.rows))
     tile = Tile(kernel.arithmetic, rows, vectors)
 
     def initial(m: int, v: int) -> Expr:
@@ -275,11 +275,11 @@ def _emit_tile(
         for inner in itertools.product(*(range(extent) for extent in spec.kernel[looped:])):
             taps = (*outer, *inner)
             plane, shift = planes.tap(taps)
-            x_base = chunk.base + (channel * planes.phases + plane) * planes.plane + position + shift
+            x_base = bind(chunk.base + (channel * planes.phases + plane) * planes.plane + position + shift)
             index: Expr = 0
             for extent, tap in zip(spec.kernel, taps, strict=True):
                 index = index * extent + tap
-            w_row = w_base + (channel * spec.taps + index + header) * kernel.tile.rows
+            w_row = bind(w_base + (channel * spec.taps + index + header) * kernel.tile.rows)
             tile.step(
                 [lanes_of(chunk.scratch, x_base + v * lanes, lanes) for v in range(vectors)],
                 lambda m, w_row=w_row: kernel.w[w_row + m],  # type: ignore[misc]

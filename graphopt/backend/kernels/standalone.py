@@ -30,9 +30,7 @@ def kernel_prim_func(
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name("main")
         T.func_attr({"global_symbol": "main", "tirx.noalias": True})
-        buffers = {
-            name: T.arg(name, T.buffer(shape, dtype)) for name, (shape, dtype) in arguments.items()
-        }
+        buffers = {name: T.arg(name, T.buffer(shape, dtype)) for name, (shape, dtype) in arguments.items()}
         with T.sblock("root"):
             T.reads()
             T.writes()
