@@ -6,6 +6,9 @@ must not grow by that: dequantizing int8 weights ahead of time makes them four t
 frontier value is folded only when its bytes are at most the bytes of the constants that fall dead
 with it, plus ``max_growth``. Where it isn't, the node stays and its own inputs become the frontier.
 
+DequantizeLinear is never folded, however small the weight: it says how the tensor is quantized, which
+``lower-int8`` has to know. The back end computes what is constant once, when it compiles.
+
 All values that are folded are computed together in one run of ONNX Runtime, the engine that
 defines the numbers of the model anyway.
 """
@@ -94,6 +97,8 @@ class _Cone:
 
     def _is_foldable(self, node: Node) -> bool:
         if node.regions or info(node) is None or not is_pure(node):
+            return False
+        if node.op == "DequantizeLinear" and not node.domain:
             return False
         if not all(v.is_constant or v.producer in self.members for v in node.inputs if v is not None):
             return False

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pass_graphs import Model, apply, checked, count, ops, random
 
+import graphopt as go
 from graphopt.ir.dims import sym
 from graphopt.ir.graph import Graph
+from graphopt.ir.parser import parse_graph
 from graphopt.ir.types import UnknownType
 
 
@@ -117,3 +119,18 @@ def test_an_operator_that_no_engine_knows_is_left() -> None:
     graph = m.done(m("Add", x, other), m("Add", x, m("Exp", m.const([1, 2]))))
     apply(graph, "fold-constants")
     assert ops(graph) == ["Mystery", "Add", "Add"]
+
+
+def test_a_quantized_weight_stays_quantized() -> None:
+    graph = parse_graph("""gir 1
+graph "q" opset 26 {
+  input %x: f32[n, 2]
+  const %w: i8[2, 2] = [1, 2, 3, 4]
+  const %s: f32[] = 0.5
+  const %z: i8[] = 0
+  %d: f32[2, 2] = DequantizeLinear(%w, %s, %z)
+  %y: f32[n, 2] = MatMul(%x, %d)
+  return %y as "y"
+}
+""")
+    assert [n.op for n in go.optimize(graph, "fold-constants").nodes] == ["DequantizeLinear", "MatMul"]
