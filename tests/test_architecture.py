@@ -21,7 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "targets": {"errors"},
     "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets"},
     "runtime": {"errors", "ir", "targets"},
-    "backend": {"errors", "ir", "ops", "targets", "runtime"},
+    "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime"},
     "passes": {"errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets"},
 }

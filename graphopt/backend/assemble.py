@@ -10,6 +10,7 @@ import numpy as np
 from tvm import relax
 
 from graphopt.backend.arguments import Packed
+from graphopt.backend.constants import Constants
 from graphopt.backend.emitters import is_emitted
 from graphopt.backend.lower import Lowered, lower_region, value_at
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
@@ -86,26 +87,30 @@ def assemble(graph: Graph, target: Target) -> Assembled:
         CompileError: a region can't be lowered, or a size depends on data.
     """
     cache = KernelCache(target)
-    calls = _plan(graph, cache)
-    module = _Module(graph, cache, calls)
+    constants = Constants(graph)
+    calls = _plan(graph, cache, constants)
+    module = _Module(graph, cache, calls, constants)
     return Assembled(module.build(), module.weights, module.kernels)
 
 
-def _plan(graph: Graph, cache: KernelCache) -> list[Call]:
+def _plan(graph: Graph, cache: KernelCache, constants: Constants) -> list[Call]:
     """Calls in program order, of the nodes whose results are read as data."""
-    returned = frozenset(graph.outputs)
-    copied = {value for value in returned if not _is_computed(value)}
-    calls = [Call(region, *cache.lower(region, (0,))) for region in map(KernelRegion.copy, graph.outputs)
-             if region.outer[0] in copied and region.outer[0].producer is None]  # fmt: skip
+    calls: list[Call] = []
     needed = set(graph.outputs)
+    for value in dict.fromkeys(graph.outputs):
+        if value.producer is None or constants.get(value) is not None:
+            region = KernelRegion.copy(value, constants.get)
+            calls.append(Call(region, *cache.lower(region, (0,))))
     for node in reversed(graph.nodes):
-        wanted = tuple(i for i, value in enumerate(node.outputs) if value in needed)
+        wanted = tuple(
+            i for i, value in enumerate(node.outputs) if value in needed and constants.get(value) is None
+        )
         if not wanted:
             continue
-        region = KernelRegion.of(node)
-        if is_view(node) and not any(node.outputs[i] in copied for i in wanted):
+        region = KernelRegion.of(node, constants.get)
+        if is_view(node) and (_is_computed(node.outputs[0], constants) or not node.outputs[0].is_output):
             calls.append(Call(region, None))
-            needed.update(node.inputs[0:1])  # type: ignore[arg-type]
+            needed.update(value for value in node.inputs[:1] if value is not None)
             continue
         together = any(is_emitted(inner) for inner in region.nodes)
         for outputs in [wanted] if together else [(index,) for index in reversed(wanted)]:
@@ -120,18 +125,24 @@ def is_view(node: Node) -> bool:
     return not node.domain and node.op in _VIEWS and len(node.outputs) == 1
 
 
-def _is_computed(value: Value) -> bool:
-    """Whether a kernel makes the memory of ``value``: not an input's, a weight's or a view of one."""
+def _is_computed(value: Value, constants: Constants) -> bool:
+    """Whether a kernel makes the memory of ``value``.
+
+    The caller must not be handed the memory of an input, of a weight, or of a view of one.
+    """
     while value.producer is not None and is_view(value.producer):
         (value, *_) = (v for v in value.producer.inputs if v is not None)
-    return value.producer is not None
+    return value.producer is not None and constants.get(value) is None
 
 
 class _Module:
     """Builds ``main``."""
 
-    def __init__(self, graph: Graph, cache: KernelCache, calls: Sequence[Call]) -> None:
+    def __init__(
+        self, graph: Graph, cache: KernelCache, calls: Sequence[Call], constants: Constants
+    ) -> None:
         self.graph = graph
+        self.constants = constants
         self.calls = calls
         self.symbols = Symbols()
         self.weights: list[tuple[str, Array]] = []
@@ -195,10 +206,10 @@ class _Module:
             value = call.region.outer[position]
             packed = call.lowered.packed.get(position) if call.lowered else None
             key = self._weight_key(value, packed)
-            if not value.is_constant or key in self._weights:
+            known = self.constants.get(value)
+            if known is None or key in self._weights:
                 continue
-            assert value.const is not None
-            data = value.const.numpy()
+            data = known.numpy()
             name = value.name
             if packed is not None:
                 data, name = packed.pack(data), f"{name}.packed{len(self.weights)}"
@@ -224,7 +235,7 @@ class _Module:
             return None
         passed = [
             self._values[value]
-            if not value.is_constant
+            if self.constants.get(value) is None
             else self._weights[self._weight_key(value, lowered.packed.get(position))]
             for position, value in ((p, region.outer[p]) for p in lowered.inputs)
         ]

@@ -12,11 +12,20 @@ from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Arguments, Packed
 from graphopt.backend.emitters import emit_region
+from graphopt.backend.kernels import math
 from graphopt.backend.readers import Context, variables_of
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.symbolic import Symbols
 from graphopt.ir.graph import Value
 from graphopt.targets import Target
+
+_VECTOR_MATH = {
+    "exp": math.exp,
+    "log": math.log,
+    "tanh": math.tanh,
+    "sigmoid": math.sigmoid,
+    "erf": math.erf,
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple
     """
     symbols = Symbols()
     arguments = Arguments(region, symbols)
-    context = Context(region, symbols)
+    context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})
     values = [region.outputs[position] for position in outputs]
     results = [

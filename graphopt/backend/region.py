@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +33,7 @@ class KernelRegion:
         nodes: in program order.
         outputs: values to compute, as the nodes see them.
         results: for each of ``outputs`` the graph's value that it becomes.
+        data: for each of ``inputs`` its data where it is constant.
     """
 
     label: str
@@ -41,31 +42,37 @@ class KernelRegion:
     nodes: tuple[Node, ...]
     outputs: tuple[Value, ...]
     results: tuple[Value, ...]
+    data: tuple[Tensor | None, ...]
 
     @classmethod
-    def of(cls, node: Node) -> KernelRegion:
-        """The region of a fused node, or of ``node`` alone."""
+    def of(cls, node: Node, known: Callable[[Value], Tensor | None]) -> KernelRegion:
+        """The region of a fused node, or of ``node`` alone; ``known`` gives the data of constants."""
         if node.is_fused:
             body = node.body
             outer = tuple(value for value in node.inputs if value is not None)
             return cls(
-                node.label, tuple(body.inputs), outer, tuple(body), tuple(body.outputs), tuple(node.outputs)
+                node.label,
+                tuple(body.inputs),
+                outer,
+                tuple(body),
+                tuple(body.outputs),
+                tuple(node.outputs),
+                tuple(map(known, outer)),
             )
         leaves = tuple(dict.fromkeys(value for value in node.inputs if value is not None))
-        return cls(node.label, leaves, leaves, (node,), tuple(node.outputs), tuple(node.outputs))
+        results = tuple(node.outputs)
+        return cls(node.label, leaves, leaves, (node,), results, results, tuple(map(known, leaves)))
 
     @classmethod
-    def copy(cls, value: Value) -> KernelRegion:
+    def copy(cls, value: Value, known: Callable[[Value], Tensor | None]) -> KernelRegion:
         """The region that copies ``value``."""
-        return cls(f'copy of "{value.name}"', (value,), (value,), (), (value,), (value,))
+        return cls(f'copy of "{value.name}"', (value,), (value,), (), (value,), (value,), (known(value),))
 
     @cached_property
     def constants(self) -> dict[Value, Tensor]:
         """Data of the leaves that are constants."""
         return {
-            inner: outer.const
-            for inner, outer in zip(self.inputs, self.outer, strict=True)
-            if outer.is_constant and outer.const is not None
+            value: data for value, data in zip(self.inputs, self.data, strict=True) if data is not None
         }
 
     @cached_property

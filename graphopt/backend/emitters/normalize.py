@@ -10,6 +10,7 @@ from tvm import tirx
 from graphopt.backend.emitters.reduce import add, element_of, kept_indices, lowest, power_fold
 from graphopt.backend.emitters.registry import Sink, Work, emitter
 from graphopt.backend.emitters.rows import Place, Row, View, emit_rows
+from graphopt.backend.readers import Context
 from graphopt.backend.readers.elementwise import attribute, widen
 from graphopt.backend.readers.movement import axis_attr, operand
 from graphopt.backend.readers.registry import Indices
@@ -82,8 +83,8 @@ def _moments(
         return total(place) / count
 
     def squared(place: Place) -> Expr:
-        difference = tirx.Var("difference", dtype)
-        return tirx.Let(difference, element(place) - mean(place), difference * difference)
+        difference = row.work.context.bind(element(place) - mean(place))
+        return difference * difference
 
     squares = row.fold(add, tirx.const(0, dtype), squared)
     return element, mean, lambda place: squares(place) / count
@@ -156,7 +157,7 @@ def _rms_norm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
 
     def row(row: Row) -> None:
         element = read if value in context.memory else row.keep(dtype, read)
-        total = row.fold(add, tirx.const(0, dtype), lambda p: _squared(element(p), dtype))
+        total = row.fold(add, tirx.const(0, dtype), lambda p: _squared(context, element(p)))
 
         def store(place: Place) -> None:
             root = tirx.sqrt(total(place) / row.count().astype(dtype) + epsilon)
@@ -172,9 +173,9 @@ def _rms_norm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     emit_rows(work, value, axes, row, touch, cost=8)
 
 
-def _squared(x: Expr, dtype: str) -> Expr:
-    variable = tirx.Var("x", dtype)
-    return tirx.Let(variable, x, variable * variable)
+def _squared(context: Context, x: Expr) -> Expr:
+    bound = context.bind(x)
+    return bound * bound
 
 
 @emitter("InstanceNormalization")

@@ -19,6 +19,7 @@ from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.emitters.registry import Touch, Work
 from graphopt.backend.kernels.emit import i64, register, serial, static, workspace
+from graphopt.backend.kernels.temporaries import vectorized
 from graphopt.backend.nests import Group, bits_of, emit_outer, emit_vectors, merge
 from graphopt.backend.readers import flat_offset, variables_of
 from graphopt.backend.region import dtype_of
@@ -103,7 +104,8 @@ class Row:
         def offset(place: Place) -> Expr:
             return place.position * width + place.lane
 
-        self.each(lambda place: T.buffer_store(buffer, element(place), [offset(place)]))
+        closed = self.work.context.closed
+        self.each(lambda place: T.buffer_store(buffer, closed(lambda: element(place)), [offset(place)]))
         return lambda place: buffer[offset(place)]
 
     def once(self, body: Callable[[Place], None]) -> None:
@@ -124,7 +126,9 @@ class Row:
             at = self._enter(stack, self.reduced)
 
             def step(lane: Expr) -> None:
-                T.buffer_store(total, combine(total[lane], element(self._place(at, lane))), [lane])
+                place = self._place(at, lane)
+                x = self.work.context.closed(lambda: combine(total[lane], element(place)))
+                T.buffer_store(total, x, [lane])
 
             self._lanes(step)
         return lambda place: total[place.lane]
@@ -144,7 +148,7 @@ class Row:
         if not isinstance(extent, int) or extent >= self.lanes:
             lanes = wide if many else self.lanes
             sums = register(lanes, dtype)
-            with T.vectorized(lanes) as lane:
+            with vectorized(lanes) as lane:
                 T.buffer_store(sums, identity, [lane])
             with ExitStack() as stack:
                 at = self._enter(stack, self.reduced[:-1])
@@ -175,10 +179,11 @@ class Row:
         count = static((extent - first) // width)
         if isinstance(count, int) and count == 0:
             return
-        with serial(count) as i, T.vectorized(width) as lane:
+        with serial(count) as i, vectorized(width) as lane:
             j = i64(first) + i * width + lane.astype("int64")
             self.work.context.vector_variables = variables_of(j)
-            T.buffer_store(sums, combine(sums[lane], element_at(at, j)), [lane])
+            x = self.work.context.closed(lambda: combine(sums[lane], element_at(at, j)))
+            T.buffer_store(sums, x, [lane])
         self.work.context.vector_variables = frozenset()
 
     def _fold_rest(
@@ -195,7 +200,8 @@ class Row:
         if isinstance(extent, int) and first == extent:
             return
         with serial(extent - first) as k:
-            T.buffer_store(total, combine(total[0], element_at(at, i64(first) + k)), [0])
+            x = self.work.context.closed(lambda: combine(total[0], element_at(at, i64(first) + k)))
+            T.buffer_store(total, x, [0])
 
     def _fold_lanes(self, sums: Any, lanes: int, total: Any, combine: Combine) -> None:
         """Halves the vector until one lane is left."""
@@ -204,7 +210,7 @@ class Row:
             if lanes == 1:
                 T.buffer_store(sums, combine(sums[0], sums[1]), [0])
                 break
-            with T.vectorized(lanes) as lane:
+            with vectorized(lanes) as lane:
                 T.buffer_store(sums, combine(sums[lane], sums[lane + lanes]), [lane])
         T.buffer_store(total, combine(total[0], sums[0]), [0])
 
@@ -307,7 +313,7 @@ def in_lanes(work: Work, lanes: int) -> Iterator[Expr]:
     if lanes == 1:
         yield _ZERO
         return
-    with T.vectorized(lanes) as lane:
+    with vectorized(lanes) as lane:
         work.context.vector_variables = variables_of(lane)
         yield lane.astype("int64")
     work.context.vector_variables = frozenset()

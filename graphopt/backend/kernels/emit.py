@@ -13,6 +13,8 @@ from typing import Any, TypeAlias
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from graphopt.backend.kernels.temporaries import vectorized
+
 Expr: TypeAlias = Any  # a tirx expression or a Python int
 Buffer: TypeAlias = Any  # a tirx buffer
 Loop: TypeAlias = Callable[[Expr], AbstractContextManager[Expr]]
@@ -36,14 +38,13 @@ def static(value: Expr) -> Expr:
 def bind(value: Expr) -> Expr:
     """`value` computed once here and named, unless it is a Python int.
 
-    The name is read from a one-element local buffer: TVM's simplifier sees through a plain
-    binding, and takes seconds over the nests of divisions that symbolic sizes make.
+    TVM's simplifier sees through a plain binding, and takes seconds over the nests of divisions that
+    symbolic sizes make. It does not look through a call with effects, and LLVM drops the call: the
+    unsigned maximum with 0.
     """
     if is_static(value):
         return value
-    cell = _allocate(1, "int64")
-    T.buffer_store(cell, value.astype("int64"), [0])
-    return T.Bind(cell[0])
+    return T.Bind(T.call_llvm_intrin("int64", "llvm.umax.i64", value.astype("int64"), i64(0)))
 
 
 def ceil_div(a: Expr, b: Expr) -> Expr:
@@ -117,8 +118,7 @@ def _allocate(size: Expr, dtype: str) -> Buffer:
     Not of scope "local", which in a parallel loop would come from the pool. Under an alias, which
     keeps TVM from looking for the part that is used: with symbolic sizes that takes minutes.
     """
-    allocated = T.alloc_buffer((i64(size),), dtype, align=64)
-    return T.decl_buffer((i64(size),), dtype, data=allocated.data)
+    return T.alloc_buffer((i64(size),), dtype, align=64)
 
 
 def register(lanes: int, dtype: str) -> Buffer:
@@ -158,16 +158,16 @@ def emit_run(extent: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
     full, tail = divmod(extent, lanes)
     _emit_vectors(full, lanes, body)
     if tail:
-        with T.vectorized(lanes) as lane:
+        with vectorized(lanes) as lane:
             body(lane.astype("int64") + i64(extent - lanes))
 
 
 def _emit_vectors(count: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
     if isinstance(count, int) and count == 1:
-        with T.vectorized(lanes) as lane:
+        with vectorized(lanes) as lane:
             body(lane.astype("int64"))
         return
-    with serial(count) as i, T.vectorized(lanes) as lane:
+    with serial(count) as i, vectorized(lanes) as lane:
         body(i * i64(lanes) + lane.astype("int64"))
 
 
@@ -175,7 +175,7 @@ def _emit_dynamic_run(extent: Expr, lanes: int, body: Callable[[Expr], None]) ->
     with T.If(extent >= lanes):
         with T.Then():
             _emit_vectors(extent // lanes, lanes, body)
-            with T.If(extent % lanes > 0), T.Then(), T.vectorized(lanes) as lane:
+            with T.If(extent % lanes > 0), T.Then(), vectorized(lanes) as lane:
                 body(extent - lanes + lane.astype("int64"))
         with T.Else(), serial(extent) as j:
             body(j)

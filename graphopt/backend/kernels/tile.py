@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tvm.script.ir_builder import tirx as T
 
+from graphopt.backend.kernels.temporaries import vectorized
 from graphopt.backend.kernels.arithmetic import Arithmetic
 from graphopt.backend.kernels.emit import Buffer, Expr, lanes_of, register, store_lanes
 
@@ -44,5 +45,5 @@ class Tile:
 
     def for_each_lane(self, row: int, vector: int, body: Callable[[Expr, Expr], None]) -> None:
         """body(value, lane) over the lanes of one accumulator, as one vector operation."""
-        with T.vectorized(self.lanes) as lane:
+        with vectorized(self.lanes) as lane:
             body(self._accumulators[row][vector][lane], lane.astype("int64"))

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from graphopt.backend.kernels.math import bound_by
+from graphopt.backend.kernels.temporaries import temporary
 from graphopt.backend.readers.registry import READERS, Indices, refuse
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, Symbols, type_of
@@ -72,25 +74,38 @@ class Context:
         self._lets: list[tuple[Any, Expr]] = []
         self._memo: dict[tuple[Hashable, ...], tuple[Expr, Indices]] = {}
         self._unsafe = 0
+        self._open = False
+        self._branches = 0
         self._shared = _shared_values(region)
 
     # Reading
 
     def expression(self, value: Value, indices: Sequence[Expr]) -> Expr:
-        """``value[indices]`` as a closed expression, with its own bindings inside."""
+        """``value[indices]``; what it needs more than once is computed by statements emitted now."""
         return self.closed(lambda: self.read(value, indices))
 
     def closed(self, make: Callable[[], Expr]) -> Expr:
-        """The expression that ``make`` gives, with everything bound while it was made."""
-        outer_lets, outer_memo = self._lets, self._memo
-        self._lets, self._memo = [], dict(outer_memo)
+        """The expression that ``make`` gives; nothing read within is remembered after it."""
+        memo, self._memo = self._memo, dict(self._memo) if self._open else {}
+        was_open, self._open = self._open, True
+        try:
+            return make()
+        finally:
+            self._memo, self._open = memo, was_open
+
+    def _branch(self, make: Callable[[], Expr]) -> Expr:
+        """The expression of one side of a branch, with its own bindings inside of it."""
+        lets, self._lets = self._lets, []
+        memo, self._memo = self._memo, dict(self._memo)
+        self._branches += 1
         try:
             result = make()
             for variable, bound in reversed(self._lets):
                 result = tirx.Let(variable, bound, result)
             return result
         finally:
-            self._lets, self._memo = outer_lets, outer_memo
+            self._lets, self._memo = lets, memo
+            self._branches -= 1
 
     def read(self, value: Value, indices: Sequence[Expr]) -> Expr:
         """The element of ``value`` at ``indices`` (one for each dimension).
@@ -157,10 +172,17 @@ class Context:
         """A variable that stands for ``expression`` in what is being read."""
         if isinstance(expression, (tirx.Var, tirx.IntImm, tirx.FloatImm)):
             return expression
-        variable = tirx.Var("v", type_of(expression))
-        if self.trace is None:
+        dtype = type_of(expression)
+        if self.trace is not None:
+            return tirx.Var("v", dtype)
+        if dtype == "bool":
+            # In a buffer it would be widened to bytes and narrowed again.
+            return expression
+        if self._branches:
+            variable = tirx.Var("v", dtype)
             self._lets.append((variable, expression))
-        return variable
+            return variable
+        return temporary(expression)
 
     def branch(self, condition: Expr, then: Callable[[], Expr], other: Callable[[], Expr]) -> Expr:
         """``then`` where ``condition`` holds, else ``other``.
@@ -178,7 +200,7 @@ class Context:
                 return tirx.Select(condition, then(), other())
             finally:
                 self._unsafe -= 1
-        return tirx.if_then_else(condition, self.closed(then), self.closed(other))
+        return tirx.if_then_else(condition, self._branch(then), self._branch(other))
 
     def branch_zero(self, condition: Expr, then: Callable[[], Expr]) -> Expr:
         """``then`` where ``condition`` holds, else 0 of the same type."""
@@ -227,7 +249,8 @@ class Context:
     def math(self, name: str, x: Expr) -> Expr:
         """The function ``name`` of a float, computed in float32 or float64."""
         if type_of(x) == "float32" and name in self.vector_math:
-            return self.vector_math[name](self.bind(x))
+            with bound_by(self.bind):
+                return self.vector_math[name](self.bind(x))
         return getattr(tirx, name)(x)
 
     @contextmanager

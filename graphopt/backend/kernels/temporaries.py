@@ -1,0 +1,60 @@
+"""Vectorised loops in which values can be kept for use more than once.
+
+Neither of TVM's ways to name a value serves here: its passes take exponential time over nested `Let`
+expressions, and a `Bind` statement in a vectorised loop keeps the last lane only. So a value that is
+used more than once goes through a local buffer of one element per lane, which LLVM keeps in a register.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+Expr: TypeAlias = Any  # a tirx expression
+Buffer: TypeAlias = Any  # a tirx buffer
+
+
+@dataclass
+class _Loop:
+    lanes: int
+    lane: Expr = None
+    buffers: list[Buffer] = field(default_factory=list)
+
+
+_OPEN: list[_Loop] = []
+
+
+@contextmanager
+def vectorized(lanes: int) -> Iterator[Expr]:
+    """`T.vectorized`, with room for `temporary` values of its body; gives the lane."""
+    loop = _Loop(lanes)
+    with IRBuilder() as inner, T.vectorized(lanes) as lane:
+        loop.lane = lane
+        _OPEN.append(loop)
+        try:
+            yield lane
+        finally:
+            _OPEN.pop()
+    for buffer in loop.buffers:
+        T.add_to_parent(tirx.AllocBuffer(buffer))
+    T.add_to_parent(inner.get())
+
+
+def temporary(value: Expr) -> Expr:
+    """An expression for `value` that costs nothing to use often; the value is computed here and now."""
+    dtype = str(value.ty)
+    if not _OPEN:
+        single = T.alloc_buffer((1,), dtype, scope="local")
+        T.buffer_store(single, value, [0])
+        return single[0]
+    loop = _OPEN[-1]
+    buffer = tirx.decl_buffer((loop.lanes,), dtype, scope="local", name="t")
+    loop.buffers.append(buffer)
+    T.buffer_store(buffer, value, [loop.lane])
+    return buffer[loop.lane]
