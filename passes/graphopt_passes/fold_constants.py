@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graphopt.errors import EvaluationError
+from graphopt.errors import EvaluationError, TypeInferenceError
 from graphopt.ir.graph import Node, Region, Value, refines
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import DType, TensorType
-from graphopt.ops import info, is_pure
+from graphopt.ir.types import DType, TensorType, Type
+from graphopt.ops import SEMANTICS, info, is_pure
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt_passes.shapes import known_tensor
 
@@ -73,7 +73,7 @@ class FoldConstants(Pass):
         spent = 0
         for node in reversed(cone.nodes):
             needed = [v for v in node.outputs if any(use.user not in folded for use in v.uses)]
-            size = sum(_bytes(value) for value in needed)
+            size = sum(_bytes(value.tensor) for value in needed)
             if spent + size > self.max_bytes:
                 continue
             if size <= self.max_growth or size <= self.max_growth + cone.freed_by(node):
@@ -104,13 +104,14 @@ class _Cone:
             return False
         if _may_trap(node):
             return False
+        types = _output_types(node)
+        # What lies in between is computed too, however little comes out in the end.
         return all(
-            isinstance(v.type, TensorType)
-            and v.type.dtype not in (None, DType.STR)
-            # What lies in between is computed too, however little comes out in the end.
-            and _bytes(v) <= self.max_bytes
-            and (v.type.is_static or node.op not in _AMPLIFIERS)
-            for v in node.outputs
+            isinstance(type, TensorType)
+            and type.dtype not in (None, DType.STR)
+            and _bytes(type) <= self.max_bytes
+            and (type.is_static or node.op not in _AMPLIFIERS)
+            for type in types
         )
 
     def behind(self, values: Sequence[Value]) -> list[Node]:
@@ -154,6 +155,17 @@ def _walk(region: Region) -> Iterator[Node]:
                 yield from _walk(inner)
 
 
+def _output_types(node: Node) -> list[Type]:
+    """The types of the outputs; of an amplifier by what is known of its inputs by now."""
+    types = [value.type for value in node.outputs]
+    if node.op in _AMPLIFIERS and not all(isinstance(t, TensorType) and t.is_static for t in types):
+        try:
+            return SEMANTICS.infer(node)
+        except TypeInferenceError:
+            return types  # It fails when it runs; that is not for a pass to say.
+    return types
+
+
 def _may_trap(node: Node) -> bool:
     """Whether computing ``node`` may end the process: so does the hardware on an integer division by
     zero, and on the smallest integer by -1, whose quotient is not representable."""
@@ -165,9 +177,9 @@ def _may_trap(node: Node) -> bool:
     return divisor.const is None or bool(np.isin(divisor.const.numpy(), (0, -1)).any())
 
 
-def _bytes(value: Value) -> int:
-    """Bytes of ``value``; 0 while its size depends on data (NonZero), which is looked at afterwards."""
-    elements, dtype = value.tensor.num_elements, value.tensor.dtype
+def _bytes(type: TensorType) -> int:
+    """Bytes of a value; 0 while its size depends on data (NonZero), which is looked at afterwards."""
+    elements, dtype = type.num_elements, type.dtype
     assert dtype is not None
     return (elements * dtype.bits + 7) // 8 if isinstance(elements, int) else 0
 
