@@ -28,7 +28,9 @@ Scalar = Union[int, float, str, bytes]
 def quote(text: str) -> str:
     """A string in double quotes with the escapes of JSON; unprintable characters are escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
-    return quoted if quoted.isprintable() else json.dumps(text)
+    if quoted.isprintable():
+        return quoted
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
 
 
 def quote_bytes(data: bytes) -> str:
