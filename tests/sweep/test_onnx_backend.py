@@ -7,6 +7,7 @@ import pytest
 
 from graphopt.errors import ModelError
 from graphopt.onnx_io import load
+from tests.onnx_io.onnx_models import node_cases
 from tests.sweep.backend_cases import Outcome, case_names, case_of, examine, untyped_values
 
 SAMPLE = 12
@@ -20,7 +21,6 @@ REFUSED = {
     "test_not_2d": "opset 1",  # The cases declare opset 1, in which Not is older than what is read.
     "test_not_3d": "opset 1",
     "test_not_4d": "opset 1",
-    "test_scan_sum": "Scan over a batch",
 }
 """The cases that are refused, and a word of the message."""
 
@@ -48,6 +48,23 @@ def test_sample_of_cases(chunk: int) -> None:
     names = case_names()[::SAMPLE][chunk::4]
     assert len(names) > 40
     problems = report([examine(name) for name in names])
+    assert not problems, problems
+
+
+@pytest.mark.parametrize("kept", [0, 1])
+def test_sample_of_cases_with_constant_inputs(kept: int) -> None:
+    names = list(node_cases())[5 :: 3 * SAMPLE]
+    outcomes = [examine(name, kept) for name in names if name not in REFUSED]
+    assert sum(bool(outcome.engines) for outcome in outcomes) > 25
+    assert not report(outcomes), report(outcomes)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_all_cases_with_constant_inputs(chunk: int, kept: int) -> None:
+    names = [name for name in list(node_cases())[chunk::CHUNKS] if name not in REFUSED]
+    problems = report([examine(name, kept) for name in names])
     assert not problems, problems
 
 
