@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test sweep lint docs golden wheel-test clean
+.PHONY: help install demo test sweep scale lint docs golden wheel-test clean
 
 help:  ## what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -27,6 +27,9 @@ test: $(READY)  ## the test suite (at most 20 minutes on 2 cores)
 
 sweep: $(READY)  ## the complete, long sweeps
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m sweep tests
+
+scale: $(READY)  ## seconds and memory by the size of the model
+	$(BIN)/python -m tests.sweep.scale
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .
