@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphopt.ir.dims import Shape
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType, TensorType, Type
-from graphopt.ops.access import dtype_attr, fail, same_dtype, tensor, value_of
+from graphopt.ops.access import bad_attr, dtype_attr, fail, integer, same_dtype, tensor, value_of
 from graphopt.ops.registry import Kind, declare
 from graphopt.ops.shapes import broadcast
 
@@ -101,6 +101,7 @@ def identity(node: Node) -> list[Type]:
 def cast(node: Node) -> list[Type]:
     """The element type that ``to`` names."""
     x = tensor(node, 0)
+    _check_saturate(node)
     target = dtype_attr(node, "to")
     if node.op == "BitCast" and None not in (x.dtype, target) and x.dtype.bits != target.bits:  # type: ignore[union-attr]
         raise fail(node, 0, f"elements of {target.bits} bits")  # type: ignore[union-attr]
@@ -111,7 +112,14 @@ def cast(node: Node) -> list[Type]:
 def cast_like(node: Node) -> list[Type]:
     """The element type of the second input."""
     x = tensor(node, 0)
+    _check_saturate(node)
     return [TensorType(tensor(node, 1).dtype, x.shape, None, x.layout)]
+
+
+def _check_saturate(node: Node) -> None:
+    # With anything else ONNX Runtime gives whatever lies in memory.
+    if integer(node, "saturate", 1) not in (0, 1):
+        raise bad_attr(node, "saturate", "0 or 1")
 
 
 @declare(Kind.ELEMENTWISE, "IsInf", "IsNaN")
