@@ -15,6 +15,7 @@ from graphopt.backend.emitters import emit_region
 from graphopt.backend.kernels import math
 from graphopt.backend.readers import Context, variables_of
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
+from graphopt.backend.stage import stage_region
 from graphopt.backend.symbolic import Symbols
 from graphopt.ir.graph import Value
 from graphopt.targets import Target
@@ -58,6 +59,9 @@ def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple
     symbols = Symbols()
     arguments = Arguments(region, symbols)
     context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
+    if target.kind == "cuda":
+        function, inputs, passed = stage_region(region, target, context, symbols, outputs)
+        return Lowered(function, inputs, {}, passed, outputs, _consulted(region, context))
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})
     values = [region.outputs[position] for position in outputs]
     results = [
@@ -98,8 +102,12 @@ def _finish(
         {position: packed for position, packed in arguments.packed.items() if position in kept},
         tuple(passed),
         outputs,
-        {(kind, *place_of(region, value)): found for (kind, value), found in context.consulted.items()},
+        _consulted(region, context),
     )
+
+
+def _consulted(region: KernelRegion, context: Context) -> dict[tuple[str, int, int], Hashable]:
+    return {(kind, *place_of(region, value)): found for (kind, value), found in context.consulted.items()}
 
 
 def place_of(region: KernelRegion, value: Value) -> tuple[int, int]:

@@ -3,10 +3,12 @@
 from graphopt.backend.emitters import convolve, matmul, normalize, pool, quantized, reduce, scan
 from graphopt.backend.emitters.region import emit_region, is_emitted
 from graphopt.backend.emitters.registry import EMITTERS, Sink, Work, emitter
+from graphopt.backend.emitters.stages import Stages
 
 __all__ = [
     "EMITTERS",
     "Sink",
+    "Stages",
     "Work",
     "convolve",
     "emit_region",

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
+import numpy as np
 from tvm import tirx
 
-from graphopt.backend.arguments import Packed
-from graphopt.backend.emitters.reduce import add
+from graphopt.backend.arguments import Array, Packed
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Place, Row, View, emit_rows
+from graphopt.backend.emitters.rows import Place, Row, View, add, emit_rows
 from graphopt.backend.emitters.windows import Window, spatial, windows_of
 from graphopt.backend.kernels.conv import ConvSpec, emit_conv, pack_conv_weights, packed_conv_shape
 from graphopt.backend.kernels.emit import i64, static
+from graphopt.backend.kernels.int8 import (
+    emit_conv_int8,
+    pack_conv_int8_weights,
+    packed_conv_int8_shape,
+)
 from graphopt.backend.readers.elementwise import widen
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.readers.padding import text_attr
@@ -28,9 +33,9 @@ _ZERO = tirx.IntImm("int64", 0)
 @emitter("Conv")
 def _conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     sink = with_bias(work, node, sinks[0])
-    spec = _spec(work, node)
     weights = operand(node, 1)
-    if spec is None or weights not in work.context.region.constants:
+    spec = _spec(work, node, weights, ("float32", "float16", "float64"))
+    if work.stages is not None or spec is None or weights not in work.context.region.constants:
         fold_conv(work, node, sink, _product(work, node), weights)
         return
     target = work.target
@@ -56,14 +61,14 @@ def with_bias(work: Work, node: Node, sink: Sink) -> Sink:
     return store
 
 
-def _spec(work: Work, node: Node) -> ConvSpec | None:
+def _spec(work: Work, node: Node, weights: Value, dtypes: tuple[str, ...]) -> ConvSpec | None:
     """The convolution as the kernels take it; None where they don't."""
-    x, w = shape_of(operand(node, 0)), shape_of(operand(node, 1))
+    x, w = shape_of(operand(node, 0)), shape_of(weights)
     size, out = spatial(node)
     windows = windows_of(node, work.context.symbols, w[2:], size, out)
     dtype = dtype_of(operand(node, 0))
     static_pads = all(isinstance(window.pad, int) for window in windows)
-    if dtype not in ("float32", "float16", "float64") or not static_pads or not isinstance(x[1], int):
+    if dtype not in dtypes or not static_pads or not isinstance(x[1], int):
         return None
     return ConvSpec(
         batch=static(work.context.extent(x[0])),
@@ -93,7 +98,76 @@ def _product(work: Work, node: Node) -> Callable[[Indices, Indices], Expr]:
 
 @emitter("ConvInteger")
 def _conv_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
-    fold_conv(work, node, sinks[0], integer_product(work, node, (1, 0)), operand(node, 1))
+    zeros = node.input(2), node.input(3)
+    if not emit_integer_conv(work, node, sinks[0], operand(node, 1), zeros):
+        fold_conv(work, node, sinks[0], integer_product(work, node, (1, 0)), operand(node, 1))
+
+
+def emit_integer_conv(
+    work: Work, node: Node, sink: Sink, weights: Value, zeros: tuple[Value | None, Value | None]
+) -> bool:
+    """The integer kernel, for constant 8-bit weights; ``zeros`` are the zero points of data and weights.
+
+    Returns:
+        False where it does not apply; nothing was emitted then.
+    """
+    data_zero, weight_zero = zeros
+    spec = _spec(work, node, weights, ("uint8", "int8"))
+    offset = integer_offset(work, weights, weight_zero)
+    if work.stages is not None or spec is None or offset is None or not is_scalar(data_zero):
+        return False
+    target, wide = work.target, needs_wide(weights, offset)
+    shape = packed_conv_int8_shape(spec, target, wide)
+    packed = Packed(
+        shape,
+        "int32",
+        lambda data: pack_conv_int8_weights(spec, target, shifted_weights(data, offset, 0), wide),
+        ("conv_int8", spec.groups, spec.kernel, shape, wide, None if weight_zero is None else weight_zero.name),
+    )
+    buffer = work.arguments.pack(weights, packed)
+    zero = scalar_zero(work, data_zero)
+    x = work.materialized(operand(node, 0))
+    emit_conv_int8(spec, target, x, buffer, sink, zero, wide)
+    return True
+
+
+def is_scalar(value: Value | None) -> bool:
+    """Whether an optional operand is absent or a single number."""
+    return value is None or all(dim == 1 for dim in shape_of(value))
+
+
+def scalar_zero(work: Work, zero: Value | None) -> Expr:
+    """A zero point that is one number, as int32."""
+    if zero is None:
+        return tirx.const(0, "int32")
+    at = [_ZERO] * len(shape_of(zero))
+    return work.context.closed(lambda: work.context.read(zero, at)).astype("int32")
+
+
+def integer_offset(work: Work, weights: Value, zero: Value | None) -> Array | None:
+    """The zero points of constant 8-bit weights (0 where there are none); None where a kernel can't use them."""
+    constants = work.context.region.constants
+    if weights not in constants or dtype_of(weights) not in ("int8", "uint8"):
+        return None
+    if zero is None:
+        return np.zeros((), np.int16)
+    data = work.context.constant(zero)
+    return None if data is None or data.ndim > 1 else data.astype(np.int16).reshape(data.shape if data.size > 1 else ())
+
+
+def needs_wide(weights: Value, offset: Array) -> bool:
+    """Whether weights less their zero points leave the range of int8."""
+    return dtype_of(weights) == "uint8" or bool(offset.any())
+
+
+def shifted_weights(data: Array, offset: Array, axis: int) -> Array:
+    """Weights less their zero points, which lie along ``axis``, as int16; as they are where those are 0."""
+    if data.dtype == np.int8 and not offset.any():
+        return data
+    shape = [1] * data.ndim
+    if offset.ndim:
+        shape[axis] = -1
+    return data.astype(np.int16) - offset.reshape(shape)
 
 
 def integer_product(work: Work, node: Node, axes: tuple[int, int]) -> Callable[[Indices, Indices], Expr]:

@@ -11,11 +11,24 @@ import tvm.sym
 from tvm import tirx
 
 from graphopt.backend.arguments import Array, Packed
-from graphopt.backend.emitters.convolve import fold_view, integer_product
+from graphopt.backend.emitters.convolve import (
+    fold_view,
+    integer_offset,
+    integer_product,
+    is_scalar,
+    needs_wide,
+    scalar_zero,
+    shifted_weights,
+)
 from graphopt.backend.emitters.registry import Sink, Work, emitter
 from graphopt.backend.emitters.rows import View
 from graphopt.backend.kernels.emit import i64, static
 from graphopt.backend.kernels.gemm import GemmSpec, emit_gemm, pack_gemm_weights, packed_gemm_shape
+from graphopt.backend.kernels.int8 import (
+    emit_gemm_int8,
+    pack_gemm_int8_weights,
+    packed_gemm_int8_shape,
+)
 from graphopt.backend.readers.elementwise import attribute, widen
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.readers.registry import Indices
@@ -78,7 +91,7 @@ def matrices(work: Work, node: Node, second: int = 1) -> Matrices:
 @emitter("MatMul")
 def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     shape = matrices(work, node)
-    if dtype_of(node.outputs[0]) not in _FLOATS:
+    if work.stages is not None or dtype_of(node.outputs[0]) not in _FLOATS:
         fold_matmul(work, node, sinks[0], shape, _float_product(work, node))
         return
     b = operand(node, 1)
@@ -91,6 +104,9 @@ def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
 @emitter("MatMulInteger")
 def _matmul_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     shape = matrices(work, node)
+    zeros = node.input(2), node.input(3)
+    if emit_integer_matmul(work, node, sinks[0], shape, operand(node, 1), zeros):
+        return
     rank_a = len(shape_of(operand(node, 0)))
     rank_b = len(shape_of(operand(node, 1)))
     # Zero points are one number, or one per row of a and per column of b.
@@ -123,7 +139,7 @@ def _gemm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
             total = total + (added if beta == 1 else added * tirx.const(beta, dtype))
         sinks[0](total, indices)
 
-    if dtype not in _FLOATS:
+    if work.stages is not None or dtype not in _FLOATS:
         fold_matmul(work, node, sink, shape, _float_product(work, node))
     elif operand(node, 1) in context.region.constants and not trans_a:
         _packed(work, node, sink, shape, (lambda data: data.T) if trans_b else (lambda data: data))
@@ -147,15 +163,69 @@ def readable(work: Work, value: Value) -> None:
         current = operand(node, 0)
 
 
-def _packed(work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]) -> None:
-    """One constant matrix: all rows of all batches go through it as one tall matrix."""
-    context = work.context
-    a, b = operand(node, 0), operand(node, 1)
+def emit_integer_matmul(
+    work: Work,
+    node: Node,
+    sink: Sink,
+    shape: Matrices,
+    weights: Value,
+    zeros: tuple[Value | None, Value | None],
+) -> bool:
+    """The integer kernel, for one constant 8-bit matrix; ``zeros`` are the zero points of both operands.
+
+    Returns:
+        False where it does not apply; nothing was emitted then.
+    """
+    offset = integer_offset(work, weights, zeros[1])
+    dtype = dtype_of(operand(node, 0))
+    one = product(shape_of(weights)[:-2]) == 1 and len(shape_of(weights)) > 1
+    if work.stages is not None or offset is None or not is_scalar(zeros[0]) or dtype not in ("uint8", "int8") or not one:
+        return False
+    target, wide = work.target, needs_wide(weights, offset)
+    spec, read, place = _tall(work, node, shape, dtype)
+    packed_shape = packed_gemm_int8_shape(spec, target, wide)
+
+    def pack(data: Array) -> Array:
+        matrix = np.ascontiguousarray(data.reshape(data.shape[-2:]))
+        return pack_gemm_int8_weights(spec, target, shifted_weights(matrix, offset, 1), wide)
+
+    form = ("gemm_int8", packed_shape, wide, None if zeros[1] is None else zeros[1].name)
+    buffer = work.arguments.pack(weights, Packed(packed_shape, "int32", pack, form))
+    zero = scalar_zero(work, zeros[0])
+    emit_gemm_int8(
+        spec, target, read, buffer, lambda value, at: sink(value, shape.out(place(*at))), zero, wide
+    )
+    return True
+
+
+def _tall(
+    work: Work, node: Node, shape: Matrices, dtype: str
+) -> tuple[GemmSpec, Callable[[Expr, Expr], Expr], Callable[[Expr, Expr], Indices]]:
+    """All rows of all batches as one tall matrix: its product, its reader, and where an element belongs."""
+    context, a = work.context, operand(node, 0)
     readable(work, a)
     rows = tvm.sym.Analyzer().simplify(context.extent(product(shape.batch) * shape.m))
     n, k = cast(int, shape.n), cast(int, shape.k)
-    spec = GemmSpec(static(rows), n, k, dtype=dtype_of(node.outputs[0]))
-    target = work.target
+    extents = [context.extent(dim) for dim in (*shape.batch, shape.m)]
+
+    def place(row: Expr, column: Expr) -> Indices:
+        return (*_unflattened(row, extents), column)
+
+    def read(row: Expr, column: Expr) -> Expr:
+        # Only where the matrix lies as it is are its rows evenly spaced.
+        plain = shape.left((*extents, _ZERO)) == (*extents, _ZERO)
+        flat = context.read_flat(a, row * k + column) if plain else None
+        return context.closed(lambda: context.read(a, shape.left(place(row, column)))) if flat is None else flat
+
+    return GemmSpec(static(rows), n, k, dtype=dtype), read, place
+
+
+def _packed(
+    work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]
+) -> None:
+    """One constant matrix: all rows of all batches go through it as one tall matrix."""
+    b, target = operand(node, 1), work.target
+    spec, read, place = _tall(work, node, shape, dtype_of(node.outputs[0]))
 
     def pack(data: Array) -> Array:
         return pack_gemm_weights(spec, target, np.ascontiguousarray(orient(data.reshape(data.shape[-2:]))))
@@ -163,17 +233,6 @@ def _packed(work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callabl
     form = ("gemm", packed_gemm_shape(spec, target), bool(node.attrs.get("transB", 0)))
     dtype = "float32" if spec.dtype == "float16" else spec.dtype
     weights = work.arguments.pack(b, Packed(packed_gemm_shape(spec, target), dtype, pack, form))
-    extents = [context.extent(dim) for dim in (*shape.batch, shape.m)]
-
-    def place(row: Expr, column: Expr) -> Indices:
-        return (*_unflattened(row, extents), column)
-
-    def read(row: Expr, column: Expr) -> Expr:
-        flat = context.read_flat(a, row * k + column)
-        return (
-            context.closed(lambda: context.read(a, shape.left(place(row, column)))) if flat is None else flat
-        )
-
     emit_gemm(spec, target, read, weights, lambda value, at: sink(value, shape.out(place(*at))))
 
 

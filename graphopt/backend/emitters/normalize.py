@@ -7,9 +7,9 @@ from typing import cast
 
 from tvm import tirx
 
-from graphopt.backend.emitters.reduce import add, element_of, kept_indices, lowest, power_fold
+from graphopt.backend.emitters.reduce import element_of, kept_indices, lowest, power_fold
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Place, Row, View, emit_rows
+from graphopt.backend.emitters.rows import Place, Row, View, add, emit_rows
 from graphopt.backend.readers import Context
 from graphopt.backend.readers.elementwise import attribute, widen
 from graphopt.backend.readers.movement import axis_attr, operand

@@ -1,7 +1,7 @@
 """MaxPool, AveragePool and LpPool.
 
 A row of outputs is computed in two steps: the rows of the input that its windows cover are combined
-into one padded row of scratch, which is contiguous whatever the stride, and windows slide along that.
+into one padded row of line, which is contiguous whatever the stride, and windows slide along that.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any, cast
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from graphopt.backend.emitters.reduce import Fold, add, lowest, power_fold
+from graphopt.backend.emitters.reduce import Fold, lowest, power_fold
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import emit_blocks, in_lanes
+from graphopt.backend.emitters.rows import Place, Row, View, add, emit_blocks, emit_rows, in_lanes
 from graphopt.backend.emitters.windows import Window, spatial, windows_of
-from graphopt.backend.kernels.emit import i64, register, serial, static, workspace
+from graphopt.backend.kernels.emit import i64, register, serial, static
+from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.nests import bits_of, emit_outer, emit_vectors
 from graphopt.backend.readers import flat_offset
 from graphopt.backend.readers.elementwise import widen
@@ -97,6 +98,9 @@ def _emit_pool(
     finish: Callable[[Expr, Sequence[Expr]], Expr],
     dtype: str,
 ) -> None:
+    if work.stages is not None:
+        _fold_pool(work, node, sink, windows, fold, finish, dtype)
+        return
     context, value = work.context, operand(node, 0)
     shape, wanted = shape_of(value), dtype_of(node.outputs[0])
     last, upper = windows[-1], windows[:-1]
@@ -114,15 +118,15 @@ def _emit_pool(
         def element(rows: Sequence[Expr], column: Expr) -> Expr:
             return context.closed(lambda: fold.before(widen(context.read(value, (*lead, *rows, column)))))
 
-        scratch = workspace(width, dtype)
-        _fill(scratch, _ZERO, before, identity)
-        _fill(scratch, before + size, width - size - before, identity)
-        _combine_rows(work, upper, places, fold, (dtype, lanes), size, element, scratch, before)
+        line = scratch(width, dtype)
+        _fill(line, _ZERO, before, identity)
+        _fill(line, before + size, width - size - before, identity)
+        _combine_rows(work, upper, places, fold, (dtype, lanes), size, element, line, before)
 
         def output(j: Expr) -> None:
             total: Expr = None
             for tap in range(last.kernel):
-                x = scratch[j * last.stride + tap * last.dilation]
+                x = line[j * last.stride + tap * last.dilation]
                 total = x if total is None else fold.combine(total, x)
             result = finish(total, [*places, j])
             sink(result if type_of(result) == wanted else result.astype(wanted), (*lead, *places, j))
@@ -137,6 +141,51 @@ def _emit_pool(
     emit_outer(extents, outs[-1], row, cost=cost)
 
 
+def _fold_pool(
+    work: Work,
+    node: Node,
+    sink: Sink,
+    windows: list[Window],
+    fold: Fold,
+    finish: Callable[[Expr, Sequence[Expr]], Expr],
+    dtype: str,
+) -> None:
+    """A pool as a fold over the taps of its windows."""
+    context, value = work.context, operand(node, 0)
+    rank, wanted = len(windows), dtype_of(node.outputs[0])
+
+    def read(at: Sequence[Expr]) -> Expr:
+        places = [
+            window.source(out, tap)
+            for window, out, tap in zip(windows, at[2 : 2 + rank], at[2 + rank :], strict=True)
+        ]
+        conditions = [
+            condition
+            for window, place in zip(windows, places, strict=True)
+            if window.padded
+            for condition in (place >= 0, place < context.extent(window.size))
+        ]
+
+        def inside() -> Expr:
+            return fold.before(widen(context.read(value, (*at[:2], *places))))
+
+        return context.branch(tirx.all(*conditions), inside, lambda: fold.identity(dtype)) if conditions else inside()
+
+    view = View([*work.shape(node.outputs[0]), *(i64(window.kernel) for window in windows)], read, dtype)
+
+    def body(row: Row) -> None:
+        total = row.fold(fold.combine, fold.identity(dtype), lambda place: read(place.indices))
+
+        def store(place: Place) -> None:
+            at = place.indices[: 2 + rank]
+            result = finish(total(place), at[2:])
+            sink(result if type_of(result) == wanted else result.astype(wanted), at)
+
+        row.once(store)
+
+    emit_rows(work, view, frozenset(range(2 + rank, 2 + 2 * rank)), body, lambda _: None)
+
+
 def _combine_rows(
     work: Work,
     upper: Sequence[Window],
@@ -145,10 +194,10 @@ def _combine_rows(
     vector: tuple[str, int],
     size: Expr,
     element: Callable[[Sequence[Expr], Expr], Expr],
-    scratch: Any,
+    line: Any,
     before: Expr,
 ) -> None:
-    """Combines the rows that the windows at ``places`` cover into ``scratch``, from ``before`` on."""
+    """Combines the rows that the windows at ``places`` cover into ``line``, from ``before`` on."""
     dtype, lanes = vector
 
     def block(width: int, first: Expr) -> None:
@@ -163,7 +212,7 @@ def _combine_rows(
             with in_lanes(work, width) as lane:
                 T.buffer_store(total, fold.combine(total[lane], element(rows, first + lane)), [lane])
         with in_lanes(work, width) as lane:
-            T.buffer_store(scratch, total[lane], [before + first + lane])
+            T.buffer_store(line, total[lane], [before + first + lane])
 
     emit_blocks(static(size), lanes, block)
 

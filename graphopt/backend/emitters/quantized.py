@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tvm import tirx
 
-from graphopt.backend.emitters.convolve import fold_conv
-from graphopt.backend.emitters.matmul import fold_matmul, matrices
+from graphopt.backend.emitters.convolve import emit_integer_conv, fold_conv
+from graphopt.backend.emitters.matmul import emit_integer_matmul, fold_matmul, matrices
 from graphopt.backend.emitters.reduce import element_of, highest, lowest
 from graphopt.backend.emitters.registry import Sink, Work, emitter
 from graphopt.backend.emitters.rows import Place, Row, emit_rows
@@ -106,6 +106,9 @@ def _product(work: Work, node: Node, axes: tuple[int, int]) -> Callable[[Indices
 @emitter("QLinearConv")
 def _qlinear_conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     sink = _requantizing(work, node, sinks[0], 1, 8)
+    zeros = operand(node, 2), operand(node, 5)
+    if emit_integer_conv(work, node, sink, operand(node, 3), zeros):
+        return
     fold_conv(work, node, sink, _product(work, node, (1, 0)), operand(node, 3), "int32")
 
 
@@ -115,5 +118,8 @@ def _qlinear_matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     rank = len(shape_of(node.outputs[0]))
     sink = _requantizing(work, node, sinks[0], rank - 1, None)
     rank_a = len(shape_of(operand(node, 0)))
+    zeros = operand(node, 2), operand(node, 5)
+    if emit_integer_matmul(work, node, sink, shape, operand(node, 3), zeros):
+        return
     axes = (max(rank_a - 2, 0), len(shape_of(operand(node, 3))) - 1)
     fold_matmul(work, node, sink, shape, _product(work, node, axes), "int32")

@@ -13,7 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Combine, Place, Row, emit_rows
+from graphopt.backend.emitters.rows import Combine, Place, Row, add, emit_rows
 from graphopt.backend.kernels.emit import register, serial
 from graphopt.backend.readers.elementwise import cast_to, countable, is_float, widen
 from graphopt.backend.readers.movement import axis_attr, integers, operand
@@ -31,11 +31,6 @@ def lowest(dtype: str) -> Expr:
 def highest(dtype: str) -> Expr:
     """The neutral element of a minimum."""
     return tirx.const(math.inf, dtype) if "float" in dtype else tirx.const(int(np.iinfo(dtype).max), dtype)
-
-
-def add(x: Expr, y: Expr) -> Expr:
-    """The sum, as what a fold combines with."""
-    return x + y
 
 
 @dataclass(frozen=True)

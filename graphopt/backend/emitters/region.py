@@ -39,7 +39,7 @@ def emit_region(context: Context, arguments: Arguments, target: Target, results:
                     work.sink_into(value, buffer) if direct else work.sink_through(value, final, buffer)
                 )
             else:
-                sinks[index] = work.sink_into(value, work.scratch(value))
+                sinks[index] = work.sink_into(value, work.reserve(value))
         EMITTERS[node.op](work, node, sinks)
     for value, buffer in pending.items():
         emit_value(context, target, value, buffer)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Arguments
-from graphopt.backend.kernels.emit import workspace
+from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.nests import emit_value
 from graphopt.backend.readers import Context, Indices, Memory, flat_offset, variables_of
 from graphopt.backend.region import dtype_of, shape_of
@@ -30,6 +30,10 @@ While the context is tracing it only reads what the store would read.
 Touch = Callable[[Indices], object]
 
 
+if TYPE_CHECKING:
+    from graphopt.backend.emitters.stages import Stages
+
+
 @dataclass(frozen=True)
 class Work:
     """What an emitter works with."""
@@ -37,6 +41,8 @@ class Work:
     context: Context
     arguments: Arguments
     target: Target
+    stages: Stages | None = None
+    """Where tensor expressions are made instead of loops."""
 
     def touch(
         self, sinks: Mapping[int, Sink], node: Node, index_of: Callable[[Indices], Sequence[Expr]]
@@ -53,9 +59,9 @@ class Work:
         """Extents of a value as 64-bit expressions."""
         return self.context.symbols.shape(shape_of(value))
 
-    def scratch(self, value: Value) -> Any:
+    def reserve(self, value: Value) -> Any:
         """A flat buffer that holds ``value`` while the kernel runs; reads of it go there from now on."""
-        buffer = workspace(self.context.extent(product(shape_of(value))), dtype_of(value))
+        buffer = scratch(self.context.extent(product(shape_of(value))), dtype_of(value))
         shape = self.shape(value)
         self.context.memory[value] = Memory(
             lambda indices: buffer[flat_offset(indices, shape)], lambda offset: buffer[offset]
@@ -67,7 +73,7 @@ class Work:
         if value in self.context.region.inputs:
             return self.arguments.buffer(value)
         if value not in self.context.memory:
-            buffer = workspace(self.context.extent(product(shape_of(value))), dtype_of(value))
+            buffer = scratch(self.context.extent(product(shape_of(value))), dtype_of(value))
             emit_value(self.context, self.target, value, buffer)
             shape = self.shape(value)
             self.context.memory[value] = Memory(

@@ -18,8 +18,8 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.emitters.registry import Touch, Work
-from graphopt.backend.kernels.emit import i64, register, serial, static, workspace
-from graphopt.backend.kernels.temporaries import vectorized
+from graphopt.backend.kernels.emit import i64, register, serial, static
+from graphopt.backend.kernels.temporaries import scratch, vectorized
 from graphopt.backend.nests import Group, bits_of, emit_outer, emit_vectors, merge
 from graphopt.backend.readers import flat_offset, variables_of
 from graphopt.backend.region import dtype_of
@@ -29,6 +29,11 @@ from graphopt.ir.graph import Value
 _ZERO = tirx.IntImm("int64", 0)
 Combine = Callable[[Expr, Expr], Expr]
 Element = Callable[["Place"], Expr]
+
+
+def add(x: Expr, y: Expr) -> Expr:
+    """The sum, as what a fold combines with."""
+    return x + y
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class Row:
     def keep(self, dtype: str, element: Element) -> Callable[[Place], Expr]:
         """Computes ``element`` for the whole row into scratch; gives what reads it at a place."""
         width = self.lanes if self.vector is not None else 1
-        buffer = workspace(self.count() * width, dtype)
+        buffer = scratch(self.count() * width, dtype)
 
         def offset(place: Place) -> Expr:
             return place.position * width + place.lane
@@ -253,6 +258,11 @@ def emit_rows(
     ``cost`` is how much an element costs, in loads and stores, to judge what is worth threads.
     """
     view = view_of(work, view) if isinstance(view, Value) else view
+    if work.stages is not None:
+        from graphopt.backend.emitters.stages import StagedRow
+
+        body(StagedRow(work, view, axes, work.stages))
+        return
     groups, reduced, lanes = _analyzed(work, view, axes, touch)
     kept = [n for n in range(len(groups)) if n not in reduced]
     across = bool(kept) and (not reduced or kept[-1] > reduced[-1])

@@ -9,10 +9,11 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from graphopt.backend.emitters.reduce import add, element_of, highest, lowest
+from graphopt.backend.emitters.reduce import element_of, highest, lowest
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Place, Row, emit_rows
-from graphopt.backend.kernels.emit import register, serial, workspace
+from graphopt.backend.emitters.rows import Place, Row, add, emit_rows
+from graphopt.backend.kernels.emit import register, serial
+from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.nests import emit_value
 from graphopt.backend.readers import flat_offset
 from graphopt.backend.readers.elementwise import cast_to
@@ -147,7 +148,7 @@ def _scatter(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     if name not in _REDUCTIONS:
         raise refuse(node, f"reduction {name!r} is not compiled")
     context, shape = work.context, work.shape(data)
-    buffer = workspace(context.extent(product(shape_of(data))), dtype_of(data))
+    buffer = scratch(context.extent(product(shape_of(data))), dtype_of(data))
     emit_value(context, work.target, data, buffer)
     target = _element_target if node.op == "ScatterElements" else _nd_target
     with ExitStack() as stack:

@@ -50,11 +50,23 @@ def temporary(value: Expr) -> Expr:
     """An expression for `value` that costs nothing to use often; the value is computed here and now."""
     dtype = str(value.ty)
     if not _OPEN:
-        single = T.alloc_buffer((1,), dtype, scope="local")
+        single = T.alloc_buffer((1,), dtype)
         T.buffer_store(single, value, [0])
         return single[0]
     loop = _OPEN[-1]
-    buffer = tirx.decl_buffer((loop.lanes,), dtype, scope="local", name="t")
+    # Not of scope "local", which in a parallel loop would come from the runtime's pool.
+    buffer = tirx.decl_buffer((loop.lanes,), dtype, name="t")
     loop.buffers.append(buffer)
     T.buffer_store(buffer, value, [loop.lane])
     return buffer[loop.lane]
+
+
+def scratch(size: Expr, dtype: str) -> Buffer:
+    """A flat buffer of `size` elements until the loop or function that is open ends.
+
+    Under an alias, which keeps TVM from looking for the part that is used: with symbolic sizes that
+    takes minutes.
+    """
+    extent = tirx.IntImm("int64", size) if isinstance(size, int) else size
+    allocated = T.alloc_buffer((extent,), dtype, align=64)
+    return T.decl_buffer((extent,), dtype, data=allocated.data)

@@ -68,6 +68,8 @@ class Context:
         self.consulted: dict[tuple[str, Value], Hashable] = {}
         """What the code depends on beside the region's key: contents of constants."""
         self.trace: Trace | None = None
+        self.inline = False
+        """Whether nothing is bound: tensor expressions have no statements."""
         self.pieces: dict[Node, int] = {}
         """For a Concat: which input all indices fall into, where the loop nest was split."""
         self.vector_variables: frozenset[Expr] = frozenset()
@@ -175,7 +177,7 @@ class Context:
         dtype = type_of(expression)
         if self.trace is not None:
             return tirx.Var("v", dtype)
-        if dtype == "bool":
+        if dtype == "bool" or self.inline:
             # In a buffer it would be widened to bytes and narrowed again.
             return expression
         if self._branches:
