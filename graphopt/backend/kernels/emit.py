@@ -6,11 +6,13 @@ All functions emit into the TIR builder that is open when they are called.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias
 
+import numpy as np
 from tvm import tirx
+from tvm.ir import Call, PointerType, PrimType
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.temporaries import vectorized
@@ -77,6 +79,7 @@ def parallel(extent: Expr) -> AbstractContextManager[Expr]:
     return T.parallel(i64(0), i64(extent))
 
 
+_CPU = 1  # DLPack's device type
 # Below this many multiply-adds, waking threads costs more than it brings.
 _PARALLEL_WORK = 1 << 17
 
@@ -107,23 +110,30 @@ def unflatten(index: Expr, extents: tuple[Expr, ...]) -> tuple[Expr, ...]:
     return (index, *reversed(indices)) if extents else ()
 
 
-def workspace(size: Expr, dtype: str) -> Buffer:
-    """Private scratch of `size` elements, from the runtime's pool."""
-    return _allocate(size, dtype)
+@contextmanager
+def workspace(size: Expr, dtype: str) -> Iterator[Buffer]:
+    """Scratch of `size` elements from the runtime's pool of this thread, for the body of the `with`.
 
-
-def _allocate(size: Expr, dtype: str) -> Buffer:
-    """Memory of `size` elements, up to 1,024 bytes of it on the stack.
-
-    Not of scope "local", which in a parallel loop would come from the pool. Under an alias, which
-    keeps TVM from looking for the part that is used: with symbolic sizes that takes minutes.
+    Taken by hand: TVM's own allocation would first look for the part that is used, which takes
+    minutes with symbolic sizes.
     """
-    return T.alloc_buffer((i64(size),), dtype, align=64)
+    bits = np.dtype(dtype).itemsize * 8
+    code = {"f": 2, "i": 0, "u": 1}[np.dtype(dtype).kind]
+    pointer = PointerType(PrimType(dtype))
+    size = i64(size)
+    device = (tirx.IntImm("int32", _CPU), tirx.IntImm("int32", 0))
+    kind = (tirx.IntImm("int32", code), tirx.IntImm("int32", bits))
+    total = (size * (bits // 8)).astype("uint64")
+    call = Call("tirx.TVMBackendAllocWorkspace", (*device, total, *kind), ret_ty=pointer)
+    data = T.Bind(call, pointer)
+    yield T.decl_buffer((size,), dtype, data=data)
+    T.evaluate(Call("tirx.TVMBackendFreeWorkspace", (*device, data), ret_ty="int32"))
 
 
 def register(lanes: int, dtype: str) -> Buffer:
     """A vector that LLVM keeps in a register: written and read whole."""
-    return _allocate(lanes, dtype)
+    # Not of scope "local", which in a parallel loop would come from the pool.
+    return T.alloc_buffer((lanes,), dtype)
 
 
 def lanes_of(buffer: Buffer, start: Expr, lanes: int) -> Expr:
@@ -159,16 +169,16 @@ def emit_run(extent: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
     _emit_vectors(full, lanes, body)
     if tail:
         with vectorized(lanes) as lane:
-            body(lane.astype("int64") + i64(extent - lanes))
+            body(lane + i64(extent - lanes))
 
 
 def _emit_vectors(count: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
     if isinstance(count, int) and count == 1:
         with vectorized(lanes) as lane:
-            body(lane.astype("int64"))
+            body(lane)
         return
     with serial(count) as i, vectorized(lanes) as lane:
-        body(i * i64(lanes) + lane.astype("int64"))
+        body(i * i64(lanes) + lane)
 
 
 def _emit_dynamic_run(extent: Expr, lanes: int, body: Callable[[Expr], None]) -> None:
@@ -176,6 +186,6 @@ def _emit_dynamic_run(extent: Expr, lanes: int, body: Callable[[Expr], None]) ->
         with T.Then():
             _emit_vectors(extent // lanes, lanes, body)
             with T.If(extent % lanes > 0), T.Then(), vectorized(lanes) as lane:
-                body(extent - lanes + lane.astype("int64"))
+                body(extent - lanes + lane)
         with T.Else(), serial(extent) as j:
             body(j)

@@ -7,8 +7,8 @@ tiles are computed by smaller tiles of their own, so a symbolic m costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -179,7 +179,7 @@ def _emit_packed(kernel: _Kernel, weights: Buffer, weight_batch: Callable[[tuple
         batch = tuple(stack.enter_context(serial(extent)) for extent in spec.batch)
         size = (kernel.depth + kernel.arithmetic.header) * kernel.width
         matrix = weight_batch(batch) * (panels * size)
-        rows_of_a = _rows_as_words(kernel, batch)
+        rows_of_a = stack.enter_context(_rows_as_words(kernel, batch))
 
         def emit_panel(index: Expr, columns: int, chunk_index: Expr) -> None:
             start = matrix + index * size + kernel.arithmetic.header * kernel.width
@@ -206,12 +206,10 @@ def _emit_unpacked(kernel: _Kernel, b: Reader) -> None:
     panels = bind(ceil_div(n, width))
     depth = bind(ceil_div(k, kernel.arithmetic.group))
     with _loop(spec)(product(spec.batch) * panels) as item:
-        scratch = workspace(kernel.depth * width, kernel.arithmetic.word)
-        panel = Panel(scratch, i64(0), width, depth)
-        index = item % panels
-        batch = unflatten(item // panels, spec.batch)
+        index = bind(item % panels)
+        batch = tuple(bind(i) for i in unflatten(item // panels, spec.batch))
 
-        def emit_panel(columns: Expr) -> None:
+        def emit_panel(panel: Panel, columns: Expr) -> None:
             def word(step: Expr, j: Expr) -> Expr:
                 return kernel.arithmetic.read_word(lambda r: b(*batch, r, index * width + j), step, spec.k)
 
@@ -219,7 +217,9 @@ def _emit_unpacked(kernel: _Kernel, b: Reader) -> None:
             rows_of_a = _rows_in_place(kernel, batch)
             _emit_rows(kernel, batch, panel, rows_of_a, (index, columns), (i64(0), m))
 
-        whole_or_tail(index, n, width, emit_panel)
+        with workspace(depth * width, kernel.arithmetic.word) as scratch:
+            panel = Panel(scratch, i64(0), width, depth)
+            whole_or_tail(index, n, width, lambda columns: emit_panel(panel, columns))
 
 
 def _rows_in_place(kernel: _Kernel, batch: tuple[Expr, ...]) -> Rows:
@@ -231,22 +231,24 @@ def _rows_in_place(kernel: _Kernel, batch: tuple[Expr, ...]) -> Rows:
     return word
 
 
-def _rows_as_words(kernel: _Kernel, batch: tuple[Expr, ...]) -> Rows:
+@contextmanager
+def _rows_as_words(kernel: _Kernel, batch: tuple[Expr, ...]) -> Iterator[Rows]:
     """Reads words of a, which are made once for all panels where a is not stored as words."""
-    if not kernel.arithmetic.converts:
-        return _rows_in_place(kernel, batch)
-    depth = kernel.depth
-    scratch = workspace(kernel.spec.m * depth, kernel.arithmetic.word)
     read = _rows_in_place(kernel, batch)
+    if not kernel.arithmetic.converts:
+        yield read
+        return
+    rows, depth = bind(kernel.spec.m), kernel.depth
     # The last word alone may reach past the row: the others are made without looking.
     whole = kernel.spec.k // kernel.arithmetic.group
-    with _loop(kernel.spec)(kernel.spec.m) as m:
-        with serial(whole) as k:
-            element = lambda r: kernel.a(*batch, m, r)  # noqa: E731
-            T.buffer_store(scratch, kernel.arithmetic.read_word(element, k, 0), [m * depth + k])
-        if whole < depth:
-            T.buffer_store(scratch, read(m, i64(whole)), [m * depth + whole])
-    return lambda m, k: scratch[m * depth + k]
+    with workspace(rows * depth, kernel.arithmetic.word) as scratch:
+        with _loop(kernel.spec)(rows) as m:
+            with serial(whole) as k:
+                word = kernel.arithmetic.read_word(lambda r: kernel.a(*batch, m, r), k, 0)
+                T.buffer_store(scratch, word, [m * depth + k])
+            if whole < depth:
+                T.buffer_store(scratch, read(m, i64(whole)), [m * depth + whole])
+        yield lambda m, k: scratch[m * depth + k]
 
 
 def _emit_rows(

@@ -11,10 +11,9 @@ Positions past the end of a row compute numbers that nobody reads.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from graphopt.backend.kernels.emit import Expr, at_least, at_most, ceil_div, product
+from graphopt.backend.kernels.emit import Expr, at_least, at_most, bind, ceil_div, product
 
 
 @dataclass(frozen=True)
@@ -116,12 +115,11 @@ def plan_planes(
     budget: int,
     lanes: int,
     tile_lanes: int,
-    bind: Callable[[Expr], Expr],
 ) -> Planes:
     """The scratch of a chunk; flat positions are computed `tile_lanes` at a time.
 
     A chunk has as many rows as `budget` words allow, at `words_per_position` words of scratch for each
-    flat position. `bind` names sizes that are not known at compile time (or leaves them as expressions).
+    flat position. Emits the computation of sizes that are not known at compile time.
     """
     axes = tuple(replace(axis, size=bind(axis.size), out=bind(axis.out)) for axis in axes)
     rows = bind(_chunk_rows(axes, budget // words_per_position))

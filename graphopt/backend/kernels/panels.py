@@ -67,6 +67,7 @@ def emit_tile_product(
         base = bind(panel.start + k * panel.width)
         xs = [lanes_of(panel.buffer, base + v * lanes, lanes) for v in range(vectors)]
         tile.step(xs, lambda m: scalar(m, k), scalars_are_weights)
+        tile.commit()
     whole = columns // lanes if isinstance(columns, int) else 0
     for m in range(rows):
         for v in range(min(whole, vectors)):

@@ -92,9 +92,8 @@ def _loop(kernel: _Kernel) -> Loop:
 def _emit_channels_outside(kernel: _Kernel, panels: int) -> None:
     """All panels of an image, then blocks of output channels: weights are read once."""
     size = kernel.depth * kernel.width
-    scratch = workspace(panels * size, kernel.arithmetic.word)
     loop = _loop(kernel)
-    with serial(kernel.spec.batch) as image:
+    with workspace(panels * size, kernel.arithmetic.word) as scratch, serial(kernel.spec.batch) as image:
 
         def panel(index: Expr) -> _Panel:
             data = Panel(scratch, index * size, kernel.width, kernel.depth)
@@ -120,17 +119,19 @@ def _emit_panels_outside(kernel: _Kernel, panels: Expr) -> None:
     """Each panel is packed by the thread that multiplies it with all weights of its group."""
     spec = kernel.spec
     with _loop(kernel)(spec.batch * spec.groups * panels) as item:
-        scratch = workspace(kernel.depth * kernel.width, kernel.arithmetic.word)
         index = bind(item % panels)
         outer = bind(item // panels)
-        data = Panel(scratch, i64(0), kernel.width, kernel.depth)
-        panel = _Panel(data, outer // spec.groups, outer % spec.groups, index * kernel.width)
+        with workspace(kernel.depth * kernel.width, kernel.arithmetic.word) as scratch:
+            data = Panel(scratch, i64(0), kernel.width, kernel.depth)
+            panel = _Panel(data, outer // spec.groups, outer % spec.groups, index * kernel.width)
 
-        def body(columns: Expr) -> None:
-            _emit_pack(kernel, panel, columns)
-            _for_blocks(kernel, serial, lambda block, rows: _emit_tile(kernel, panel, block, rows, columns))
+            def body(columns: Expr) -> None:
+                _emit_pack(kernel, panel, columns)
+                _for_blocks(
+                    kernel, serial, lambda block, rows: _emit_tile(kernel, panel, block, rows, columns)
+                )
 
-        whole_or_tail(index, kernel.pixels, kernel.width, body)
+            whole_or_tail(index, kernel.pixels, kernel.width, body)
 
 
 def _for_blocks(kernel: _Kernel, loop: Loop, body: Callable[[Expr, int], None]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -41,7 +40,7 @@ from graphopt.backend.kernels.machine import RegisterTile
 from graphopt.backend.kernels.tile import Tile
 
 # Taps times rows of a tile that stand in the innermost loop's body.
-_UNROLLED_ROWS = 64
+_UNROLLED_ROWS = 48
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,6 @@ class _Kernel:
 
     spec: ConvSpec
     arithmetic: Arithmetic
-    sizes: Planes
-    """The planes with sizes as plain expressions: scratch is allocated before sizes are named."""
     planes: Planes
     tile: RegisterTile
     x: Buffer
@@ -70,7 +67,7 @@ class _Kernel:
     @property
     def group_words(self) -> Expr:
         """Scratch of one group's planes, in words."""
-        return self.channels * self.sizes.phases * self.sizes.plane
+        return self.channels * self.planes.phases * self.planes.plane
 
     def groups_together(self) -> int:
         """How many groups' planes fill the L1 cache."""
@@ -91,25 +88,29 @@ class _Chunk:
     group: Expr
     first: Expr
     rows: Expr
+    slab: Buffer | None = None
+    """Where one thread does all blocks, their slab."""
 
 
 def emit_shifted(spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer, store: Store) -> None:
     """Emit any convolution; see `emit_conv`."""
     tile = row_tile(spec, arithmetic)
-    sizes = _plan(spec, arithmetic, tile, lambda value: value)
-    planes = _plan(spec, arithmetic, tile, bind)
-    kernel = _Kernel(spec, arithmetic, sizes, planes, tile, x, flat_view(w), store)
+    planes = _plan(spec, arithmetic, tile)
+    kernel = _Kernel(spec, arithmetic, planes, tile, x, flat_view(w), store)
     chunks = bind(ceil_div(planes.axes[0].out, planes.rows))
     macs = product(spec.out_spatial) * spec.batch * (spec.out_channels * spec.group_in * spec.taps)
     shared = loop_for(macs)
     if spec.groups > 1:
         _emit_groups(kernel, shared, chunks)
         return
-    scratch = workspace(kernel.group_words, arithmetic.word)
-    with serial(spec.batch) as image, serial(chunks) as index:
+    with (
+        workspace(kernel.group_words, arithmetic.word) as scratch,
+        serial(spec.batch) as image,
+        serial(chunks) as index,
+    ):
         chunk = _chunk(kernel, scratch, image, index)
         _emit_pack(kernel, chunk, shared)
-        _emit_blocks(kernel, chunk, shared, None)
+        _emit_blocks(kernel, chunk, shared)
 
 
 def _emit_groups(kernel: _Kernel, loop: Loop, chunks: Expr) -> None:
@@ -118,24 +119,26 @@ def _emit_groups(kernel: _Kernel, loop: Loop, chunks: Expr) -> None:
     One after the other, a small group's loads would wait for its own stores; and scratch is
     taken from the pool once.
     """
-    spec, planes = kernel.spec, kernel.planes
-    size = kernel.channels * planes.phases * planes.plane
+    spec = kernel.spec
+    size = kernel.group_words
     together = min(kernel.groups_together(), spec.groups)
     blocks = ceil_div(spec.groups, together)
     with loop(spec.batch * blocks) as item:
-        scratch = workspace(together * kernel.group_words, kernel.arithmetic.word)
-        slab = workspace(kernel.tile.rows * kernel.sizes.slab, kernel.arithmetic.accumulator)
         first = bind(item % blocks * together)
         count = together if spec.groups % together == 0 else bind(at_most(i64(together), spec.groups - first))
-        with serial(chunks) as index:
-            chunk = _chunk(kernel, scratch, bind(item // blocks), index)
+        with (
+            workspace(together * size, kernel.arithmetic.word) as scratch,
+            workspace(kernel.tile.rows * kernel.planes.slab, kernel.arithmetic.accumulator) as slab,
+            serial(chunks) as index,
+        ):
+            chunk = replace(_chunk(kernel, scratch, bind(item // blocks), index), slab=slab)
             with serial(count) as group:
                 _emit_pack(kernel, replace(chunk, group=first + group, base=group * size), serial)
             with serial(count) as group:
-                _emit_blocks(kernel, replace(chunk, group=first + group, base=group * size), serial, slab)
+                _emit_blocks(kernel, replace(chunk, group=first + group, base=group * size), serial)
 
 
-def _plan(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile, bind: Callable[[Expr], Expr]) -> Planes:
+def _plan(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile) -> Planes:
     machine = arithmetic.machine
     channels = ceil_div(spec.group_in, arithmetic.group)
     phases = math.prod(axis.phases for axis in spec.axes)
@@ -145,7 +148,6 @@ def _plan(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile, bind: Call
         budget=(machine.l2_bytes if channels > 1 else machine.l1_bytes) // 2 // arithmetic.word_bytes,
         lanes=arithmetic.lanes,
         tile_lanes=tile.vectors * arithmetic.lanes,
-        bind=bind,
     )
 
 
@@ -162,14 +164,14 @@ def _emit_pack(kernel: _Kernel, chunk: _Chunk, loop: Loop) -> None:
         _emit_planes(kernel, chunk, channel)
 
 
-def _emit_blocks(kernel: _Kernel, chunk: _Chunk, loop: Loop, slab: Buffer | None) -> None:
-    """All output channels of a group, by the rows of a tile; threads need slabs of their own."""
+def _emit_blocks(kernel: _Kernel, chunk: _Chunk, loop: Loop) -> None:
+    """All output channels of a group, by the rows of a tile."""
     full, tail = divmod(kernel.spec.group_out, kernel.tile.rows)
     if full:
         with loop(full) as block:
-            _emit_block(kernel, chunk, block, kernel.tile.rows, slab)
+            _emit_block(kernel, chunk, block, kernel.tile.rows)
     if tail:
-        _emit_block(kernel, chunk, i64(full), tail, slab)
+        _emit_block(kernel, chunk, i64(full), tail)
 
 
 def _emit_planes(kernel: _Kernel, chunk: _Chunk, channel: Expr) -> None:
@@ -235,22 +237,28 @@ def _emit_row(
             _fill(kernel, chunk, start, planes.extents[-1])
 
 
-def _emit_block(kernel: _Kernel, chunk: _Chunk, block: Expr, rows: int, slab: Buffer | None) -> None:
-    """All positions of the chunk for `rows` output channels, into a slab and then out."""
-    planes, lanes = kernel.planes, kernel.lanes
-    if slab is None:
-        slab = workspace(rows * kernel.sizes.slab, kernel.arithmetic.accumulator)
-    vectors = ceil_div(planes.positions(chunk.rows), lanes)
-    full, tail = divmod(vectors, kernel.tile.vectors) if isinstance(vectors, int) else (None, 0)
-    if full is None:
-        full = bind(ceil_div(vectors, kernel.tile.vectors))
-    span = kernel.tile.vectors * lanes
+def _emit_block(kernel: _Kernel, chunk: _Chunk, block: Expr, rows: int) -> None:
+    """`rows` output channels of the chunk: into a slab, and from there out."""
+    planes = kernel.planes
+    with ExitStack() as stack:
+        slab = chunk.slab
+        if slab is None:
+            size = rows * planes.slab
+            slab = stack.enter_context(workspace(size, kernel.arithmetic.accumulator))
+        _emit_tiles(kernel, chunk, block, slab, rows)
+        _emit_outputs(kernel, chunk, block, slab, rows)
+
+
+def _emit_tiles(kernel: _Kernel, chunk: _Chunk, block: Expr, slab: Buffer, rows: int) -> None:
+    """All positions of the chunk for `rows` output channels, into the slab."""
+    lanes, most = kernel.lanes, kernel.tile.vectors
+    vectors = ceil_div(kernel.planes.positions(chunk.rows), lanes)
+    full, tail = divmod(vectors, most) if isinstance(vectors, int) else (bind(ceil_div(vectors, most)), 0)
     if not isinstance(full, int) or full:
         with serial(full) as tile:
-            _emit_tile(kernel, chunk, block, slab, tile * span, (rows, kernel.tile.vectors))
+            _emit_tile(kernel, chunk, block, slab, tile * (most * lanes), (rows, most))
     if tail:
-        _emit_tile(kernel, chunk, block, slab, i64(full * span), (rows, tail))
-    _emit_outputs(kernel, chunk, block, slab, rows)
+        _emit_tile(kernel, chunk, block, slab, i64(full * most * lanes), (rows, tail))
 
 
 def _emit_tile(
@@ -285,6 +293,7 @@ def _emit_tile(
                 lambda m, w_row=w_row: kernel.w[w_row + m],  # type: ignore[misc]
                 scalars_are_weights=True,
             )
+        tile.commit()
     for m in range(rows):
         for v in range(vectors):
             store_lanes(slab, position + (m * planes.slab + v * lanes), lanes, tile.vector(m, v))

@@ -34,7 +34,7 @@ _OPEN: list[_Loop] = []
 def vectorized(lanes: int) -> Iterator[Expr]:
     """`T.vectorized`, with room for `temporary` values of its body; gives the lane."""
     loop = _Loop(lanes)
-    with IRBuilder() as inner, T.vectorized(lanes) as lane:
+    with IRBuilder() as inner, T.vectorized(tirx.IntImm("int64", 0), tirx.IntImm("int64", lanes)) as lane:
         loop.lane = lane
         _OPEN.append(loop)
         try:

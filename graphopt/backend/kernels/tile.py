@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 from tvm.script.ir_builder import tirx as T
 
-from graphopt.backend.kernels.temporaries import vectorized
 from graphopt.backend.kernels.arithmetic import Arithmetic
 from graphopt.backend.kernels.emit import Buffer, Expr, lanes_of, register, store_lanes
+from graphopt.backend.kernels.temporaries import vectorized
 
 
 class Tile:
-    """Accumulators in registers. Emits: start, then `step` inside the reduction loops, then use."""
+    """Accumulators in registers. Emits: start, then `step`s and a `commit` inside the
+    reduction loops, then use."""
 
     def __init__(self, arithmetic: Arithmetic, rows: int, vectors: int) -> None:
         self.arithmetic = arithmetic
@@ -22,6 +23,7 @@ class Tile:
         self._accumulators: list[list[Buffer]] = [
             [register(self.lanes, arithmetic.accumulator) for _ in range(vectors)] for _ in range(rows)
         ]
+        self._sums: list[list[Expr]] = [[self.vector(m, v) for v in range(vectors)] for m in range(rows)]
 
     def start(self, initial: Callable[[int, int], Expr] | None = None) -> None:
         """Set the accumulator of row m and vector v to the vector initial(m, v), zero by default."""
@@ -31,13 +33,22 @@ class Tile:
                 store_lanes(accumulator, 0, self.lanes, zero if initial is None else initial(m, v))
 
     def step(self, vectors: list[Expr], scalar: Callable[[int], Expr], scalars_are_weights: bool) -> None:
-        """One reduction step: row m gains vectors[v] * scalar(m) in each vector v."""
-        for m, row in enumerate(self._accumulators):
+        """One reduction step: row m gains vectors[v] * scalar(m) in each vector v, at the next `commit`."""
+        for m in range(self.rows):
             s = T.broadcast(scalar(m), self.lanes)
-            for accumulator, x in zip(row, vectors, strict=True):
+            for v, x in enumerate(vectors):
                 data, weights = (x, s) if scalars_are_weights else (s, x)
-                total = self.arithmetic.step(lanes_of(accumulator, 0, self.lanes), data, weights)
-                store_lanes(accumulator, 0, self.lanes, total)
+                self._sums[m][v] = self.arithmetic.step(self._sums[m][v], data, weights)
+
+    def commit(self) -> None:
+        """Write the sums of the steps since the last commit back to the accumulators.
+
+        One write for all steps of a loop's body keeps the code small.
+        """
+        for m, row in enumerate(self._accumulators):
+            for v, accumulator in enumerate(row):
+                store_lanes(accumulator, 0, self.lanes, self._sums[m][v])
+                self._sums[m][v] = self.vector(m, v)
 
     def vector(self, row: int, vector: int) -> Expr:
         """One accumulator as a vector."""
@@ -46,4 +57,4 @@ class Tile:
     def for_each_lane(self, row: int, vector: int, body: Callable[[Expr, Expr], None]) -> None:
         """body(value, lane) over the lanes of one accumulator, as one vector operation."""
         with vectorized(self.lanes) as lane:
-            body(self._accumulators[row][vector][lane], lane.astype("int64"))
+            body(self._accumulators[row][vector][lane], lane)
