@@ -41,11 +41,10 @@ def build_executable(module: tvm.IRModule, target: Target, *, inputs: int) -> An
     try:
         # Kernels check their arguments at each call, which for small ones is most of their code. What
         # static shapes could get wrong was found above.
-        with (
-            scope,
-            tvm_target,
-            tvm.transform.PassContext(opt_level=3, config={"tirx.disable_assert": static}),
-        ):
+        # TVM's reuse of scratch gives the memory of one element type to another (which LLVM takes to
+        # be apart) and overlooks reads through an alias.
+        config = {"tirx.disable_assert": static, "tirx.disable_storage_rewrite": target.kind == "llvm"}
+        with scope, tvm_target, tvm.transform.PassContext(opt_level=3, config=config):
             lowered = _drop_weight_checks(_lower(module), inputs)
             kernels = sum(isinstance(f, tvm.tirx.PrimFunc) for f in lowered.functions.values())
             mode = "compiled" if kernels <= _COMPILED_CALLS else "bytecode"
