@@ -265,7 +265,7 @@ def _emit_rows(
     most = kernel.tile.rows
 
     def emit_tile(start: Expr, rows: int) -> None:
-        def store(m: int, j: Expr, value: Expr) -> None:
+        def store(m: Expr, j: Expr, value: Expr) -> None:
             kernel.store(value, (*batch, start + m, index * kernel.width + j))
 
         def initial(m: int, v: int) -> Expr:

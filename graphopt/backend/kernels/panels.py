@@ -20,9 +20,9 @@ from graphopt.backend.kernels.emit import (
     emit_run,
     i64,
     lanes_of,
-    register,
     serial,
     store_lanes,
+    workspace,
 )
 from graphopt.backend.kernels.tile import Tile
 
@@ -45,7 +45,7 @@ def emit_tile_product(
     rows: int,
     columns: Expr,
     scalar: Callable[[int, Expr], Expr],
-    store: Callable[[int, Expr, Expr], None],
+    store: Callable[[Expr, Expr, Expr], None],
     initial: Callable[[int, int], Expr] | None = None,
     *,
     scalars_are_weights: bool,
@@ -76,19 +76,20 @@ def emit_tile_product(
         _emit_edge(tile, whole, columns, store)
 
 
-def _emit_edge(tile: Tile, first: int, columns: Expr, store: Callable[[int, Expr, Expr], None]) -> None:
+def _emit_edge(tile: Tile, first: int, columns: Expr, store: Callable[[Expr, Expr, Expr], None]) -> None:
     """Store the columns from vector `first` on through memory, where `columns` ends within a vector."""
     lanes = tile.lanes
     width = (tile.vectors - first) * lanes
-    for m in range(tile.rows):
-        edge = register(width, tile.arithmetic.accumulator)
-        for v in range(first, tile.vectors):
-            store_lanes(edge, (v - first) * lanes, lanes, tile.vector(m, v))
-
-        def body(j: Expr, m: int = m, edge: Buffer = edge) -> None:
-            store(m, j + first * lanes, edge[j])
-
-        emit_run(columns - first * lanes, lanes, body)
+    with workspace(tile.rows * width, tile.arithmetic.accumulator) as edge:
+        for m in range(tile.rows):
+            for v in range(first, tile.vectors):
+                store_lanes(edge, m * width + (v - first) * lanes, lanes, tile.vector(m, v))
+        with serial(tile.rows) as row:
+            emit_run(
+                columns - first * lanes,
+                lanes,
+                lambda j: store(row, j + first * lanes, edge[row * width + j]),
+            )
 
 
 def emit_pack_panel(

@@ -165,7 +165,7 @@ def _emit_tile(kernel: _Kernel, panel: _Panel, block: Expr, rows: int, columns: 
     header = kernel.arithmetic.header
     base = bind((panel.group * blocks + block) * ((kernel.depth + header) * most))
 
-    def store(m: int, j: Expr, value: Expr) -> None:
+    def store(m: Expr, j: Expr, value: Expr) -> None:
         channel = panel.group * spec.group_out + block * most + m
         kernel.store(value, (panel.image, channel, *unflatten(panel.first + j, spec.spatial)))
 
