@@ -9,6 +9,7 @@ import tvm
 from tvm import relax
 
 from graphopt.backend.gpu import cubin_codegen, schedule_for_gpu
+from graphopt.backend import tir_pipeline
 from graphopt.errors import CompileError
 from graphopt.targets import Target
 
@@ -48,7 +49,10 @@ def build_executable(module: tvm.IRModule, target: Target, *, inputs: int) -> An
             lowered = _drop_weight_checks(_lower(module), inputs)
             kernels = sum(isinstance(f, tvm.tirx.PrimFunc) for f in lowered.functions.values())
             mode = "compiled" if kernels <= _COMPILED_CALLS else "bytecode"
-            return relax.build(lowered, tvm_target, relax_pipeline=None, exec_mode=mode)
+            pipeline = "default" if target.kind == "cuda" else tir_pipeline.register()
+            return relax.build(
+                lowered, tvm_target, relax_pipeline=None, tir_pipeline=pipeline, exec_mode=mode
+            )
     except (RuntimeError, ValueError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise CompileError(f"TVM could not compile the module for {target}: {reason}") from error
