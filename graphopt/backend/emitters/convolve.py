@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from tvm import tirx
@@ -25,9 +25,15 @@ from graphopt.backend.readers.padding import text_attr
 from graphopt.backend.readers.registry import Indices, refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
+from graphopt.ir.dims import Shape
 from graphopt.ir.graph import Node, Value
 
+if TYPE_CHECKING:
+    from graphopt.backend.emitters.stages import Stages
+
 _ZERO = tirx.IntImm("int64", 0)
+Factors = tuple[Callable[[Indices], Expr], Callable[[Indices], Expr]]
+"""How a factor of a product is read from the first operand, and the other one from the second."""
 
 
 @emitter("Conv")
@@ -36,7 +42,7 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     weights = operand(node, 1)
     spec = _spec(work, node, weights, ("float32", "float16", "float64"))
     if work.stages is not None or spec is None or weights not in work.context.region.constants:
-        fold_conv(work, node, sink, _product(work, node), weights)
+        fold_conv(work, node, sink, float_factors(work, node), weights)
         return
     target = work.target
     packed = Packed(
@@ -85,22 +91,20 @@ def _spec(work: Work, node: Node, weights: Value, dtypes: tuple[str, ...]) -> Co
     )
 
 
-def _product(work: Work, node: Node) -> Callable[[Indices, Indices], Expr]:
-    """x[i] * w[j], 16-bit floats in float32."""
+def float_factors(work: Work, node: Node) -> Factors:
+    """x[i] and w[j], 16-bit floats in float32."""
     context = work.context
-
-    def read(x: Indices, w: Indices) -> Expr:
-        left, right = context.read(operand(node, 0), x), context.read(operand(node, 1), w)
-        return widen(left) * widen(right)
-
-    return read
+    return (
+        lambda at: widen(context.read(operand(node, 0), at)),
+        lambda at: widen(context.read(operand(node, 1), at)),
+    )
 
 
 @emitter("ConvInteger")
 def _conv_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     zeros = node.input(2), node.input(3)
     if not emit_integer_conv(work, node, sinks[0], operand(node, 1), zeros):
-        fold_conv(work, node, sinks[0], integer_product(work, node, (1, 0)), operand(node, 1))
+        fold_conv(work, node, sinks[0], integer_factors(work, node, (1, 0)), operand(node, 1))
 
 
 def emit_integer_conv(
@@ -170,8 +174,8 @@ def shifted_weights(data: Array, offset: Array, axis: int) -> Array:
     return data.astype(np.int16) - offset.reshape(shape)
 
 
-def integer_product(work: Work, node: Node, axes: tuple[int, int]) -> Callable[[Indices, Indices], Expr]:
-    """(x[i] - zero) * (w[j] - zero) in int32; ``axes`` are those that a list of zero points belongs to."""
+def integer_factors(work: Work, node: Node, axes: tuple[int, int]) -> Factors:
+    """x[i] - zero and w[j] - zero in int32; ``axes`` are those that a list of zero points belongs to."""
     context = work.context
 
     def shifted(which: int, indices: Indices) -> Expr:
@@ -183,14 +187,14 @@ def integer_product(work: Work, node: Node, axes: tuple[int, int]) -> Callable[[
         place = (indices[axes[which]],) if shape and shape[0] != 1 else (_ZERO,) * len(shape)
         return x - context.read(zero, place).astype("int32")
 
-    return lambda x, w: shifted(0, x) * shifted(1, w)
+    return lambda at: shifted(0, at), lambda at: shifted(1, at)
 
 
 def fold_conv(
     work: Work,
     node: Node,
     sink: Sink,
-    product: Callable[[Indices, Indices], Expr],
+    factors: Factors,
     weights: Value,
     dtype: str | None = None,
 ) -> None:
@@ -204,19 +208,49 @@ def fold_conv(
     rank, groups = len(windows), cast(int, node.attrs.get("group", 1))
     group_in, group_out = shape_of(w)[1], cast(int, shape_of(w)[0]) // groups
     extent = work.context.extent
+    data, weight = factors
+    padded = None if work.stages is None else _padded_stage(work, work.stages, windows, shape_of(x)[:2], data)
 
     def read(at: Sequence[Expr]) -> Expr:
         (n, o), p = at[:2], (*at[2 : rank + 1], at[-1])
         c, taps = at[rank + 1], at[rank + 2 : -1]
         channel = c if groups == 1 else tirx.floordiv(o, group_out) * extent(group_in) + c
+        if padded is not None:
+            steps = [v.source(out, tap) + v.pad for v, out, tap in zip(windows, p, taps, strict=True)]
+            return padded(n, channel, *steps) * weight((o, c, *taps))
         places = [window.source(out, tap) for window, out, tap in zip(windows, p, taps, strict=True)]
-        return inside(work, windows, places, lambda safe: product((n, channel, *safe), (o, c, *taps)))
+        return inside(
+            work, windows, places, lambda safe: data((n, channel, *safe)) * weight((o, c, *taps))
+        )
 
     n, o = (extent(dim) for dim in shape_of(node.outputs[0])[:2])
     outs = [extent(dim) for dim in out]
     shape = [n, o, *outs[:-1], extent(group_in), *(i64(v.kernel) for v in windows), outs[-1]]
     axes = frozenset(range(rank + 1, 2 * rank + 2))
     fold_view(work, node, sink, View(shape, read, dtype_of(x)), axes, dtype)
+
+
+def _padded_stage(
+    work: Work, stages: Stages, windows: Sequence[Window], lead: Shape, data: Callable[[Indices], Expr]
+) -> Any:
+    """The data with zeros around it, as a stage of its own.
+
+    Schedules of products copy operands into shared memory; a condition around the product would not
+    keep those copies inside of the data.
+    """
+    extent = work.context.extent
+    spans = [
+        (extent(window.out) - 1) * window.stride + (window.kernel - 1) * window.dilation + 1
+        for window in windows
+    ]
+
+    def element(n: Expr, channel: Expr, *steps: Expr) -> Expr:
+        places = [step - window.pad for window, step in zip(windows, steps, strict=True)]
+        return work.context.closed(
+            lambda: inside(work, windows, places, lambda safe: data((n, channel, *safe)))
+        )
+
+    return stages.compute([*map(extent, lead), *spans], element)
 
 
 def inside(

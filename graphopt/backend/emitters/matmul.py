@@ -12,9 +12,11 @@ from tvm import tirx
 
 from graphopt.backend.arguments import Array, Packed
 from graphopt.backend.emitters.convolve import (
+    Factors,
+    float_factors,
     fold_view,
+    integer_factors,
     integer_offset,
-    integer_product,
     is_scalar,
     needs_wide,
     scalar_zero,
@@ -29,7 +31,7 @@ from graphopt.backend.kernels.int8 import (
     pack_gemm_int8_weights,
     packed_gemm_int8_shape,
 )
-from graphopt.backend.readers.elementwise import attribute, widen
+from graphopt.backend.readers.elementwise import attribute
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.readers.registry import Indices
 from graphopt.backend.region import dtype_of, shape_of
@@ -92,7 +94,7 @@ def matrices(work: Work, node: Node, second: int = 1) -> Matrices:
 def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     shape = matrices(work, node)
     if work.stages is not None or dtype_of(node.outputs[0]) not in _FLOATS:
-        fold_matmul(work, node, sinks[0], shape, _float_product(work, node))
+        fold_matmul(work, node, sinks[0], shape, float_factors(work, node))
         return
     b = operand(node, 1)
     if b in work.context.region.constants and product(shape_of(b)[:-2]) == 1 and len(shape_of(b)) > 1:
@@ -111,7 +113,7 @@ def _matmul_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     rank_b = len(shape_of(operand(node, 1)))
     # Zero points are one number, or one per row of a and per column of b.
     axes = (max(rank_a - 2, 0), rank_b - 1)
-    fold_matmul(work, node, sinks[0], shape, integer_product(work, node, axes))
+    fold_matmul(work, node, sinks[0], shape, integer_factors(work, node, axes))
 
 
 @emitter("Gemm")
@@ -140,16 +142,11 @@ def _gemm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
         sinks[0](total, indices)
 
     if work.stages is not None or dtype not in _FLOATS:
-        fold_matmul(work, node, sink, shape, _float_product(work, node))
+        fold_matmul(work, node, sink, shape, float_factors(work, node))
     elif operand(node, 1) in context.region.constants and not trans_a:
         _packed(work, node, sink, shape, (lambda data: data.T) if trans_b else (lambda data: data))
     else:
         _unpacked(work, node, sink, shape, transposed=trans_b)
-
-
-def _float_product(work: Work, node: Node) -> Callable[[Indices, Indices], Expr]:
-    context = work.context
-    return lambda x, w: widen(context.read(operand(node, 0), x)) * widen(context.read(operand(node, 1), w))
 
 
 def readable(work: Work, value: Value) -> None:
@@ -294,7 +291,7 @@ def fold_matmul(
     node: Node,
     sink: Sink,
     shape: Matrices,
-    product_of: Callable[[Indices, Indices], Expr],
+    factors: Factors,
     dtype: str | None = None,
 ) -> None:
     """The product as a sum over k, for types that have no blocked kernel."""
@@ -303,7 +300,8 @@ def fold_matmul(
 
     def read(at: Sequence[Expr]) -> Expr:
         *batch, row, step, column = at
-        return product_of(shape.left((*batch, row, step)), shape.right((*batch, step, column)))
+        left, right = factors
+        return left(shape.left((*batch, row, step))) * right(shape.right((*batch, step, column)))
 
     view = View(
         [extent(dim) for dim in (*shape.batch, shape.m, shape.k, shape.n)], read, dtype_of(operand(node, 0))

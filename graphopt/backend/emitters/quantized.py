@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from tvm import tirx
 
-from graphopt.backend.emitters.convolve import emit_integer_conv, fold_conv
+from graphopt.backend.emitters.convolve import Factors, emit_integer_conv, fold_conv
 from graphopt.backend.emitters.matmul import emit_integer_matmul, fold_matmul, matrices
 from graphopt.backend.emitters.reduce import element_of, highest, lowest
 from graphopt.backend.emitters.registry import Sink, Work, emitter
@@ -99,8 +99,11 @@ def _requantizing(work: Work, node: Node, sink: Sink, axis: int, bias: int | Non
     return store
 
 
-def _product(work: Work, node: Node, axes: tuple[int, int]) -> Callable[[Indices, Indices], Expr]:
-    return lambda x, w: _shifted(work, node, 0, x, axes[0]) * _shifted(work, node, 3, w, axes[1])
+def _factors(work: Work, node: Node, axes: tuple[int, int]) -> Factors:
+    return (
+        lambda at: _shifted(work, node, 0, at, axes[0]),
+        lambda at: _shifted(work, node, 3, at, axes[1]),
+    )
 
 
 @emitter("QLinearConv")
@@ -109,7 +112,7 @@ def _qlinear_conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     zeros = operand(node, 2), operand(node, 5)
     if emit_integer_conv(work, node, sink, operand(node, 3), zeros):
         return
-    fold_conv(work, node, sink, _product(work, node, (1, 0)), operand(node, 3), "int32")
+    fold_conv(work, node, sink, _factors(work, node, (1, 0)), operand(node, 3), "int32")
 
 
 @emitter("QLinearMatMul")
@@ -122,4 +125,4 @@ def _qlinear_matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     if emit_integer_matmul(work, node, sink, shape, operand(node, 3), zeros):
         return
     axes = (max(rank_a - 2, 0), len(shape_of(operand(node, 3))) - 1)
-    fold_matmul(work, node, sink, shape, _product(work, node, axes), "int32")
+    fold_matmul(work, node, sink, shape, _factors(work, node, axes), "int32")

@@ -216,7 +216,8 @@ class Context:
 
     def clamp(self, index: Expr, extent: Expr) -> Expr:
         """``index``, kept inside the extent where it may lie outside but is not used."""
-        if self._unsafe == 0:
+        # Schedules of tensor expressions copy operands with no regard to the conditions around them.
+        if self._unsafe == 0 and not self.inline:
             return index
         return tirx.max(tirx.min(index, extent - 1), _ZERO)
 
