@@ -40,7 +40,7 @@ class Sidecar:
         path = self.path
         if path is None:
             return Tensor.missing(dtype, shape, digest)
-        return Tensor(dtype, shape, lambda: _read(path, digest, dtype, shape))
+        return Tensor(dtype, shape, lambda: _read(path, digest, dtype, shape), digest=digest)
 
     def save(self, path: Path) -> None:
         """Writes the constants that were added; one of them at a time is in memory."""
@@ -73,7 +73,7 @@ def _read(path: Path, digest: str, dtype: DType, shape: tuple[int, ...]) -> Arra
         with zipfile.ZipFile(path) as archive, archive.open(f"{digest}.npy") as member:
             stored = np.lib.format.read_array(member, allow_pickle=False)
         array = _restore(stored, dtype).reshape(shape)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # What zipfile, NumPy and JSON make of damaged bytes has no common base.
         raise TextError(
             f"the constant #{digest} can't be read from {path.name}: {error}",
             hint="keep the sidecar file as it was written with the .gir",

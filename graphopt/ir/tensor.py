@@ -19,21 +19,27 @@ class Tensor:
     """Immutable constant data with a known element type and a static shape.
 
     The array comes from ``load`` at first use, so external weights stay on disk until something
-    reads them. ``source`` is what the data came from (an onnx_ir tensor), kept so that an
+    reads them, and again after :meth:`release`. ``digest`` is given where it is known beforehand. ``source`` is what the data came from (an onnx_ir tensor), kept so that an
     untouched weight is written again without a copy.
     """
 
     __slots__ = ("_array", "_digest", "_load", "dtype", "shape", "source")
 
     def __init__(
-        self, dtype: DType, shape: tuple[int, ...], load: Callable[[], Array], *, source: object = None
+        self,
+        dtype: DType,
+        shape: tuple[int, ...],
+        load: Callable[[], Array],
+        *,
+        source: object = None,
+        digest: str | None = None,
     ) -> None:
         self.dtype = dtype
         self.shape = shape
         self.source = source
-        self._load: Callable[[], Array] | None = load
+        self._load = load
         self._array: Array | None = None
-        self._digest: str | None = None
+        self._digest = digest
 
     @classmethod
     def of(cls, data: object, dtype: DType | None = None) -> Tensor:
@@ -43,7 +49,9 @@ class Tensor:
             KeyError: ONNX has no such element type.
         """
         array = np.array(data, dtype=None if dtype is None else dtype.numpy, order="C")
-        made = cls(dtype or DType.of(array.dtype), array.shape, lambda: array)
+        dtype = dtype or DType.of(array.dtype)
+        array = array.astype(dtype.numpy, copy=False)  # text as Python strings
+        made = cls(dtype, array.shape, lambda: array)
         made.numpy()
         return made
 
@@ -57,27 +65,21 @@ class Tensor:
                 hint="read the .gir with its sidecar file beside it",
             )
 
-        made = cls(dtype, shape, fail)
-        made._digest = digest
-        return made
+        return cls(dtype, shape, fail, digest=digest)
 
     def numpy(self) -> Array:
         """The data as a read-only array of ``dtype.numpy``, shape ``shape``."""
         if self._array is None:
-            assert self._load is not None
             array = self._load().view()
             array.flags.writeable = False
             if array.shape != self.shape:
                 raise AssertionError(f"constant data has shape {array.shape}, declared {self.shape}")
-            self._array, self._load = array, None
+            self._array = array
         return self._array
 
     def release(self) -> None:
-        """Forget the array when it can be had again from ``source`` (memory-mapped weights)."""
-        if self._array is not None and self.source is not None:
-            array = self._array
-            if isinstance(array.base, np.memmap) or isinstance(array, np.memmap):
-                self._load, self._array = (lambda: array), None
+        """Forget the array; the next use loads it again."""
+        self._array = None
 
     @property
     def size(self) -> int:

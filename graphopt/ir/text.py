@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from graphopt.errors import TextError
+from graphopt.errors import ModelError, TextError
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse_graph
 from graphopt.ir.printer import print_graph
@@ -22,16 +22,21 @@ def save_gir(graph: Graph, path: str | Path, *, data: bool = True) -> None:
 
     Args:
         data: write the sidecar too (when there are large constants).
+
+    Raises:
+        ModelError: a file can't be written.
     """
     path = Path(path)
     sidecar = Sidecar() if data else None
     text = print_graph(graph, sidecar=sidecar)
-    if sidecar is not None and sidecar.tensors:
-        sidecar.save(sidecar_path(path))
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
+        if sidecar is not None and sidecar.tensors:
+            sidecar.save(sidecar_path(path))
         partial.write_text(text, encoding="utf-8", newline="\n")
         os.replace(partial, path)
+    except OSError as error:
+        raise ModelError(f"{path} can't be written: {error.strerror}") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -45,7 +50,7 @@ def load_gir(path: str | Path) -> Graph:
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the path
         raise TextError(f"{path} can't be read: {error}") from error
     beside = sidecar_path(path)
     try:
