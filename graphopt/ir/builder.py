@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from graphopt.ir.graph import Attr, Graph, Node, Region, Use, Value
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import Type, UnknownType
+from graphopt.ir.types import Type
 
 
 class Builder:
@@ -119,10 +119,5 @@ def copy_region(source: Region, target: Region, builder: Builder, mapping: dict[
 
 
 def _like(source: Value, copy: Value) -> Value:
-    copy.metadata, copy.doc, copy.const = source.metadata, source.doc, source.const
+    copy.type, copy.metadata, copy.doc, copy.const = source.type, source.metadata, source.doc, source.const
     return copy
-
-
-def unknown_outputs(names: Sequence[str]) -> list[tuple[str, Type]]:
-    """Output declarations of which only the names are known."""
-    return [(name, UnknownType()) for name in names]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -92,7 +94,7 @@ def tensors(draw: st.DrawFn) -> Tensor:
 
 
 SCALARS = st.one_of(
-    st.integers(-(2**70), 2**70),
+    st.integers(-(2**63), 2**63 - 1),
     st.floats(),
     st.floats(width=32),
     TEXTS,
@@ -126,7 +128,7 @@ def _fill(draw: st.DrawFn, builder: Builder, region: Region, visible: list[Value
             inputs,
             outputs,
             draw(ATTR_DICTS),
-            domain=draw(st.sampled_from(["", "", "com.microsoft", "odd domain"])),
+            domain=draw(st.sampled_from(["", "", "com.microsoft", "odd domain", "a/b", "1.a", "a..b", "a."])),
             name=draw(DOCS),
             region=region,
         )
@@ -170,6 +172,7 @@ def graphs(draw: st.DrawFn) -> Graph:
         _decorate(draw, value)
     for data in draw(st.lists(tensors(), max_size=3)):
         visible.append(builder.constant(data, draw(NAMES)))
+        visible[-1].type = replace(data.type, quant=draw(st.none() | QUANT))
         _decorate(draw, visible[-1])
     _fill(draw, builder, graph.body, visible, 0)
     graph.output_names = [f"out {i}" for i in range(len(graph.outputs))]
