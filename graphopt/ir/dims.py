@@ -236,7 +236,8 @@ def _extremum(op: str, pick: Callable[[int, int], int], a: Dim, b: Dim) -> Dim:
     difference = a - b
     if isinstance(difference, int):
         return a if pick(difference, 0) == difference else b
-    absorbed = _absorbed(op, a, b) or _absorbed(op, b, a)
+    absorbed = _absorbed(op, a, b)
+    absorbed = _absorbed(op, b, a) if absorbed is None else absorbed
     if absorbed is not None:
         return absorbed
     low, high = sorted((a, b), key=str)
@@ -345,6 +346,9 @@ def _is_plain(name: str) -> bool:
     return plain and name not in _FUNCTIONS and name != "sym"
 
 
+_LARGEST = (1 << 63) - 1
+
+
 @functools.lru_cache(maxsize=65536)
 def parse(text: str) -> Dim:
     """The dimension that ``str`` printed as ``text``.
@@ -359,6 +363,13 @@ def parse(text: str) -> Dim:
 
 
 def _parse_node(node: ast.expr) -> Dim:
+    dim = _parse_expression(node)
+    if any(abs(coefficient) > _LARGEST for _, coefficient in _terms(dim)):
+        raise ValueError("a number that does not fit 64 bits")
+    return dim
+
+
+def _parse_expression(node: ast.expr) -> Dim:
     match node:
         case ast.Constant(value=int(number)) if not isinstance(number, bool):
             return number

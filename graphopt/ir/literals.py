@@ -22,6 +22,7 @@ INLINE_CHARACTERS = 256
 
 NAME = re.compile(r"[A-Za-z0-9_./\-]+(?:::?[A-Za-z0-9_./\-]+)*")
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+DOMAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(?:\.[A-Za-z_0-9][A-Za-z0-9_\-]*)*")
 Scalar = Union[int, float, str, bytes]
 
 
@@ -41,6 +42,13 @@ def quote_bytes(data: bytes) -> str:
 def format_name(name: str) -> str:
     """``%name``, in quotes when it holds anything unusual."""
     return f"%{name}" if NAME.fullmatch(name) else f"%{quote(name)}"
+
+
+def format_operator(domain: str, op: str) -> str:
+    """``Op`` or ``domain.Op``, what is unusual in quotes."""
+    if not domain:
+        return format_word(op)
+    return f"{domain if DOMAIN.fullmatch(domain) else quote(domain)}.{format_word(op)}"
 
 
 def format_word(text: str) -> str:

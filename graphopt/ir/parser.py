@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from graphopt.errors import TextError
 from graphopt.ir.builder import Builder
 from graphopt.ir.graph import Attr, Graph, Node, RefAttr, Region, TypeAttr, Value
-from graphopt.ir.literals import NAME, WORD, parse_data, parse_float, parse_hex
+from graphopt.ir.literals import DOMAIN, NAME, WORD, parse_data, parse_float, parse_hex
 from graphopt.ir.printer import FORMAT
 from graphopt.ir.sidecar import Sidecar
 from graphopt.ir.tensor import Tensor
@@ -28,7 +28,6 @@ _VALUE = re.compile(rf"%({NAME.pattern})")
 _INTEGER = re.compile(r"-?\d+(?![\w.])")
 _NUMBER = re.compile(r"(?:-?inf|nan(?::[0-9a-f]{1,16})?|-?\d[\d.]*(?:e[+-]?\d+)?d?)(?![\w.])")
 _DIGEST = re.compile(r"#([0-9a-f]{16})\b")
-_DOMAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_\-]*(?:\.[A-Za-z_0-9][A-Za-z0-9_\-]*)*")
 
 
 def parse_graph(text: str, *, sidecar: Sidecar | None = None) -> Graph:
@@ -113,12 +112,14 @@ class _Parser:
     def identifier(self, what: str) -> str:
         return self.string() if self.peek('"') else self.match(WORD, what)[0]
 
-    def integer(self, what: str = "an integer") -> int:
+    def integer(self, what: str = "an integer", *, allow_u64: bool = False) -> int:
         start = self.at
-        try:
-            return int(self.match(_INTEGER, what)[0])
-        except ValueError:
-            self.fail("the number is too long", start)
+        text = self.match(_INTEGER, what)[0]
+        # The longest that is meant is an element of u64: 20 digits.
+        number = int(text) if len(text) <= 20 else 1 << 64
+        if not -(1 << 63) <= number < (1 << 64 if allow_u64 else 1 << 63):
+            self.fail("the number does not fit 64 bits", start)
+        return number
 
     def type(self) -> Type:
         start = self.at
@@ -321,7 +322,7 @@ class _Parser:
             if not self.take("."):
                 return "", first
             return first, self.identifier("an operator")
-        path = self.match(_DOMAIN, "an operator")[0]
+        path = self.match(DOMAIN, "an operator")[0]
         if self.take("."):
             return path, self.identifier("an operator")
         domain, _, op = path.rpartition(".")
@@ -401,10 +402,9 @@ class _Parser:
         except UnicodeEncodeError:
             self.fail("bytes hold characters up to \\u00ff", start)
 
-    def number(self, to_float: Any) -> int | float:
-        found = _INTEGER.match(self.text, self.at)
-        if found is not None:
-            return self.integer()
+    def number(self, to_float: Any, *, allow_u64: bool = False) -> int | float:
+        if _INTEGER.match(self.text, self.at) is not None:
+            return self.integer(allow_u64=allow_u64)
         start = self.at
         text = self.match(_NUMBER, "a value")[0]
         try:
@@ -418,7 +418,7 @@ class _Parser:
         start = self.at
         if not isinstance(type, TensorType) or type.dtype is None or not type.is_static:
             self.fail(f"a constant needs a tensor type with numbers for dimensions, not {type}", at)
-        shape = tuple(int(str(dim)) for dim in type.shape or ())
+        shape = tuple(dim for dim in type.shape or () if isinstance(dim, int))
         if self.peek("#"):
             tensor = self.sidecar.get(self.match(_DIGEST, "16 hexadecimal digits")[1], type.dtype, shape)
             if (tensor.dtype, tensor.shape) != (type.dtype, shape):
@@ -452,7 +452,7 @@ class _Parser:
             return True
         if self.word("false"):
             return False
-        return self.number(_plain_float)
+        return self.number(_plain_float, allow_u64=True)
 
 
 def _plain_float(text: str) -> float:

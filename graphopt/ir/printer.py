@@ -19,10 +19,10 @@ from collections.abc import Iterable, Mapping
 from graphopt.errors import TextError
 from graphopt.ir.graph import Attr, Graph, Node, RefAttr, Region, TypeAttr, Value
 from graphopt.ir.literals import (
-    NAME,
     format_data,
     format_float,
     format_name,
+    format_operator,
     format_word,
     quote,
     quote_bytes,
@@ -42,13 +42,6 @@ def print_graph(graph: Graph, *, sidecar: Sidecar | None = None) -> str:
         sidecar: takes up the constants that are too large for the text, which shows their hashes.
     """
     return Printer(sidecar).graph(graph)
-
-
-def print_node(node: Node) -> str:
-    """The text of one node, regions included, as it stands in the text of its graph."""
-    printer = Printer(None)
-    printer.node(node, 0)
-    return "\n".join(printer.lines)
 
 
 class Printer:
@@ -102,12 +95,11 @@ class Printer:
     def node(self, node: Node, depth: int) -> None:
         """Appends the lines of a node."""
         self.places[node] = len(self.lines)
-        domain = (
-            f"{node.domain if NAME.fullmatch(node.domain) else quote(node.domain)}." if node.domain else ""
-        )
         inputs = ", ".join("_" if v is None else format_name(v.name) for v in node.inputs)
         text = ", ".join(map(self._definition, node.outputs))
-        text = f"{_INDENT * depth}{text}{' ' if text else ''}= {domain}{format_word(node.op)}({inputs})"
+        text = (
+            f"{_INDENT * depth}{text}{' ' if text else ''}= {format_operator(node.domain, node.op)}({inputs})"
+        )
         if node.attrs:
             attrs = [f"{format_word(name)} = {self.attr(value)}" for name, value in node.attrs.items()]
             text += f" {{{', '.join(attrs)}}}"
@@ -135,11 +127,8 @@ class Printer:
         type = self._types.get(value.type)
         if type is None:
             type = self._types[value.type] = str(value.type)
-        name = value.name
-        name = f"%{name}" if NAME.fullmatch(name) else f"%{quote(name)}"
-        if value.metadata or value.doc:
-            return f"{name}: {type}{_about(value.metadata, value.doc)}"
-        return f"{name}: {type}"
+        text = f"{format_name(value.name)}: {type}"
+        return text + _about(value.metadata, value.doc) if value.metadata or value.doc else text
 
     def _data(self, tensor: Tensor) -> str:
         text = format_data(tensor)
