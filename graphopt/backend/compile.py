@@ -39,8 +39,10 @@ def compile_graph(
         assembled.module,
         target,
         weights=assembled.weights,
-        inputs=[_spec(value.name, value) for value in graph.inputs],
-        outputs=[_spec(name, value) for name, value in zip(graph.output_names, graph.outputs, strict=True)],
+        inputs=[tensor_spec(value.name, value) for value in graph.inputs],
+        outputs=[
+            tensor_spec(name, value) for name, value in zip(graph.output_names, graph.outputs, strict=True)
+        ],
         gir=print_graph(graph),
         pipeline=graph.metadata.get("graphopt.pipeline", ""),
         source_sha256=graph.metadata.get("graphopt.source_sha256", ""),
@@ -72,7 +74,12 @@ def check_operators(graph: Graph) -> None:
         )
 
 
-def _spec(name: str, value: Value) -> TensorSpec:
+def tensor_spec(name: str, value: Value) -> TensorSpec:
+    """What the manifest says of an input or output.
+
+    Raises:
+        CompileError: its rank is not known, or kernels can't compute with its type.
+    """
     from graphopt.backend.region import dtype_of, shape_of
 
     shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in shape_of(value))

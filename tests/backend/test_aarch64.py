@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 
 from graphopt.backend.artifact import build
-from graphopt.backend.cross import emulation_missing, run_emulated
+from graphopt.backend.cross import run_emulated
 from graphopt.errors import ArtifactError, InputError, TargetError
 from graphopt.runtime import load
 from graphopt.runtime.dtypes import DTYPES, numpy_dtype
 from graphopt.targets import Target, host_machine
 from tests.backend import toys
+from tests.backend.emulation import EMULATED, MISSING
 
-MISSING = emulation_missing()
-EMULATED = pytest.mark.skipif(MISSING is not None, reason=f"missing to emulate aarch64: {MISSING}")
 ZIG = pytest.mark.skipif(MISSING is not None and "ziglang" in MISSING, reason="ziglang is not installed")
 
 WEIGHT = np.linspace(-2, 3, 8, dtype=np.float32).reshape(1, 8)

@@ -256,6 +256,14 @@ class Context:
                 return self.vector_math[name](self.bind(x))
         return getattr(tirx, name)(x)
 
+    def rounded(self, x: Expr) -> Expr:
+        """``x``, a product in float32, rounded before it is added to anything.
+
+        A multiply-add would round once, on the CPUs that have one and in the order that LLVM happens
+        to choose; quantized results are to be the same everywhere. The fence is no instruction.
+        """
+        return x if self.inline else tirx.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", x)
+
     @contextmanager
     def tracing(self) -> Iterator[Trace]:
         """Within, reading records what is touched instead of making code."""

@@ -40,7 +40,7 @@ def _dequantize(context: Context, node: Node, index: int, indices: Indices) -> E
     if zero_value is not None:
         # The difference of two 8-bit or 16-bit integers needs more bits than they have.
         x = x.astype("int32") - axis_operand(context, node, zero_value, indices).astype("int32")
-    result = x.astype("float32") * widen(scale).astype("float32")
+    result = context.rounded(x.astype("float32") * widen(scale).astype("float32"))
     return result.astype(dtype_of(node.outputs[0]))
 
 
