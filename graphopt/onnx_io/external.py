@@ -100,19 +100,20 @@ class ExternalFiles:
         if not location or "\0" in location or Path(location).is_absolute():
             raise self._outside(location, where)
         folder = self.folder.resolve()
-        path = (folder / location).resolve()
-        if not path.is_relative_to(folder):
-            raise self._outside(location, where)
-        if path not in self._open:
-            if not path.is_file():
-                raise ModelError(
-                    f'the data file "{location}" of {where} is not there',
-                    hint=f"put it into {folder}, the model's folder",
-                )
-            try:
+        try:
+            path = (folder / location).resolve()
+            if not path.is_relative_to(folder):
+                raise self._outside(location, where)
+            if path not in self._open:
+                if not path.is_file():
+                    raise ModelError(
+                        f'the data file "{location}" of {where} is not there',
+                        hint=f"put it into {folder}, the model's folder",
+                    )
                 self._open[path] = DataFile(path)
-            except OSError as error:
-                raise ModelError(f'the data file "{location}" of {where}: {error.strerror}') from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a ring of symbolic links
+            reason = error.strerror if isinstance(error, OSError) else "its links form a ring"
+            raise ModelError(f'the data file "{location[:200]}" of {where}: {reason}') from error
         return self._open[path]
 
     def _outside(self, location: str, where: str) -> ModelError:

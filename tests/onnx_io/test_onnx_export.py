@@ -12,8 +12,10 @@ import pytest
 from onnx import helper
 from onnx_models import parse, run_ort
 
+from graphopt.errors import ModelError
 from graphopt.evaluate import Session
 from graphopt.ir.graph import Graph
+from graphopt.ir.parser import parse_graph
 from graphopt.ir.rewriter import Rewriter
 from graphopt.onnx_io import from_onnx_ir, load, save, to_onnx_ir, to_proto
 from graphopt.ops import SEMANTICS
@@ -140,6 +142,15 @@ def test_operators_without_a_newest_kernel_are_written_for_an_older_opset() -> N
     assert exported.opset_import[0].version == 21
     assert graph.opset[""] == load(exported).opset[""] == 26
     assert Session(graph, "ort").run({"x": np.ones((1, 1, 8, 8), np.float32)})["y"].shape == (1, 1, 2, 2)
+
+
+def test_an_attribute_that_can_t_be_written_is_located() -> None:
+    graph = parse_graph(
+        'gir 1\ngraph "g" opset 26 {\n  input %x: f32[2]\n'
+        '  %y: f32[2] = "my.domain".Foo(%x) {a = ref("b", "NONSENSE")} "foo"\n  return %y as "y"\n}'
+    )
+    with pytest.raises(ModelError, match=r'my\.domain\.Foo "foo": attribute "a" can\'t be written'):
+        to_proto(graph)
 
 
 def test_node_names_are_unique() -> None:

@@ -102,6 +102,14 @@ def test_data_that_does_not_fit_is_refused(
         load(external_model(tmp_path, offset=offset, length=length))
 
 
+def test_what_can_t_be_opened_is_refused(tmp_path: Path) -> None:
+    os.symlink(tmp_path / "b", tmp_path / "a")
+    os.symlink(tmp_path / "a", tmp_path / "b")
+    for location in ("a", "long" * 1000):
+        with pytest.raises(ModelError, match=f'the data file "{location[:200]}" of initializer "w"'):
+            load(external_model(tmp_path, location=location))
+
+
 def test_missing_file_and_model_without_folder(tmp_path: Path) -> None:
     path = external_model(tmp_path, location="gone.bin")
     with pytest.raises(ModelError, match=r'"gone\.bin" of initializer "w" is not there'):
