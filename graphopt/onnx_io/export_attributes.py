@@ -11,7 +11,7 @@ from graphopt.ir.graph import CANONICAL_OPSET, Attr, Node, RefAttr, TypeAttr
 from graphopt.ir.tensor import Tensor
 from graphopt.onnx_io.export_tensors import fill_tensor
 from graphopt.onnx_io.export_types import type_proto
-from graphopt.onnx_io.schemas import schema
+from graphopt.ops.schema import NEWEST, find_schema
 
 _KIND = onnx.AttributeProto
 
@@ -20,8 +20,15 @@ def fill_attribute(proto: onnx.AttributeProto, node: Node, value: Attr) -> None:
     """Writes one attribute of ``node``; ``proto`` has its name already.
 
     Raises:
-        ModelError: ONNX has no attribute of this kind.
+        ModelError: ONNX has no attribute of this kind, or with this value.
     """
+    try:
+        _fill(proto, node, value)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f'{node.label}: attribute "{proto.name}" can\'t be written: {error}') from error
+
+
+def _fill(proto: onnx.AttributeProto, node: Node, value: Attr) -> None:
     match value:
         case RefAttr():
             proto.ref_attr_name, proto.type = value.name, _KIND.AttributeType.Value(value.kind)
@@ -68,7 +75,7 @@ def _fill_list(proto: onnx.AttributeProto, node: Node, items: tuple[Any, ...]) -
 
 def _declared_kind(node: Node, name: str) -> int:
     """The kind of an empty list, by the operator's schema; integers where it is unknown."""
-    found = schema(node.op, node.domain, 2**31 - 1 if node.domain else CANONICAL_OPSET)
+    found = find_schema(node.op, node.domain, NEWEST if node.domain else CANONICAL_OPSET)
     if found is None or name not in found.attributes:
         return int(_KIND.INTS)
     return int(_KIND.AttributeType.Value(found.attributes[name].type.name))

@@ -14,8 +14,8 @@ from graphopt.onnx_io.export_attributes import fill_attribute
 from graphopt.onnx_io.export_opset import written_opset
 from graphopt.onnx_io.export_tensors import fill_tensor
 from graphopt.onnx_io.export_types import type_proto
-from graphopt.onnx_io.schemas import schema
 from graphopt.onnx_io.scope import QUANTIZATION_KEY
+from graphopt.ops.schema import find_schema
 
 IR_VERSION = 13
 _SEES_OUTSIDE = frozenset({"If", "Loop", "Scan", "SequenceMap"})
@@ -287,7 +287,7 @@ class Exporter:
 
 @functools.cache
 def _optional_outputs(op: str) -> frozenset[int]:
-    found = schema(op, "", CANONICAL_OPSET)
+    found = find_schema(op, "", CANONICAL_OPSET)
     outputs = [] if found is None else found.outputs
     return frozenset(i for i, formal in enumerate(outputs) if formal.option == formal.option.Optional)
 

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 from graphopt.ir.graph import CANONICAL_OPSET
-
-
-@functools.cache
-def schema(op: str, domain: str, opset: int) -> Any | None:
-    """The schema in force in ``opset``; None for an operator that is unknown there."""
-    from onnx import defs
-
-    try:
-        return defs.get_schema(op, opset, domain)
-    except defs.SchemaError:
-        return None
+from graphopt.ops.schema import find_schema
 
 
 @functools.cache
 def since_version(op: str, opset: int, domain: str = "") -> int | None:
     """The version of ``op`` in force in ``opset``; None for an operator that is unknown there."""
-    found = schema(op, domain, opset)
+    found = find_schema(op, domain, opset)
     return None if found is None else int(found.since_version)
 
 

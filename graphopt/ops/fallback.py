@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from graphopt.ir.types import (
 )
 from graphopt.ops.access import fresh
 from graphopt.ops.content import static_content
+from graphopt.ops.schema import schemas
 
 _MAX_CONST = 1024
 """Constants of more elements are not shown to ONNX's inference."""
@@ -34,7 +34,7 @@ def infer(node: Node) -> list[Type]:
         TypeInferenceError: ONNX says that the node contradicts itself.
     """
     unknown: list[Type] = [UnknownType() for _ in node.outputs]
-    schema = _schema(node.op, node.domain)
+    schema = next(iter(schemas(node.op, node.domain)), None)
     if schema is None or node.regions or not schema.has_type_and_shape_inference_function:
         return unknown
     import onnx
@@ -58,18 +58,6 @@ def infer(node: Node) -> list[Type]:
         _type(node, i, inferred[f"o{i}"]) if f"o{i}" in inferred else UnknownType()
         for i in range(len(node.outputs))
     ]
-
-
-@functools.cache
-def _schema(op: str, domain: str) -> Any | None:
-    import onnx.defs
-
-    for version in (CANONICAL_OPSET, 2**31 - 1) if domain == "" else (2**31 - 1,):
-        try:
-            return onnx.defs.get_schema(op, version, domain)
-        except onnx.defs.SchemaError:
-            continue
-    return None
 
 
 def _node_proto(node: Node) -> Any:

@@ -15,6 +15,8 @@ from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import OptionalType, SequenceType, SparseTensorType, TensorType, Type, UnknownType
 
 _MANY = 2**31 - 1
+NEWEST = 2**31 - 1
+"""Stands for the newest opset of a domain."""
 _KINDS: dict[str, tuple[type, ...]] = {
     "INT": (int,),
     "FLOAT": (float,),
@@ -44,23 +46,32 @@ class Signature:
 
 
 @functools.cache
-def signatures(op: str, domain: str) -> tuple[Signature, ...]:
+def find_schema(op: str, domain: str, opset: int) -> Any | None:
+    """ONNX's schema in force in ``opset`` of ``domain``; None for an operator that is unknown there."""
+    from onnx import defs
+
+    try:
+        return defs.get_schema(op, opset, domain)
+    except defs.SchemaError:
+        return None
+
+
+def schemas(op: str, domain: str) -> list[Any]:
     """Schemas of an operator: at the canonical opset, then the newest if that is another one.
 
     Operators that are newer than the canonical opset have only the second; unknown ones none.
     """
-    import onnx.defs
+    newest = find_schema(op, domain, NEWEST)
+    canonical = find_schema(op, domain, CANONICAL_OPSET) if not domain else None
+    if canonical is None or newest is None or canonical.since_version == newest.since_version:
+        return [] if newest is None else [newest]
+    return [canonical, newest]
 
-    found: list[Any] = []
-    versions = [CANONICAL_OPSET, _MANY] if domain == "" else [_MANY]
-    for version in versions:
-        try:
-            schema = onnx.defs.get_schema(op, version, domain)
-        except onnx.defs.SchemaError:
-            continue
-        if not found or found[-1].since_version != schema.since_version:
-            found.append(schema)
-    return tuple(_signature(schema) for schema in found)
+
+@functools.cache
+def signatures(op: str, domain: str) -> tuple[Signature, ...]:
+    """What :func:`schemas` gives, reduced."""
+    return tuple(_signature(schema) for schema in schemas(op, domain))
 
 
 def _signature(schema: Any) -> Signature:

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable
 
 from graphopt.ir.graph import Node
-from graphopt.ir.types import DType, OptionalType, SequenceType, SparseTensorType, TensorType, Type
-from graphopt.onnx_io.schemas import schema, versions
+from graphopt.onnx_io.schemas import versions
 from graphopt.onnx_io.upgrade.legacy import Legacy
 from graphopt.onnx_io.upgrade.table import ADAPTERS
+from graphopt.ops.schema import find_schema, type_text
 
 __all__ = ["fits", "is_needed", "next_version", "upgrade"]
 
@@ -49,7 +49,7 @@ def fits(node: Node, opset: int) -> bool:
     What changed after opset 20 added element types, attributes and inputs; a node that uses
     none of what an opset lacks is the same in it.
     """
-    found = schema(node.op, node.domain, opset)
+    found = find_schema(node.op, node.domain, opset)
     if found is None or not all(name in found.attributes for name in (*node.attrs, *node.regions)):
         return False
     if len(node.inputs) > found.max_input or len(node.outputs) > found.max_output:
@@ -64,30 +64,3 @@ def fits(node: Node, opset: int) -> bool:
             if text is not None and text not in constraints.get(formal.type_str, {formal.type_str}):
                 return False
     return True
-
-
-def type_text(type: Type) -> str | None:
-    """How schemas write ``type``, e.g. ``seq(tensor(float))``; None where it is not known."""
-    match type:
-        case TensorType(dtype=DType() as dtype):
-            return f"tensor({_ONNX_NAMES.get(dtype, dtype.text)})"
-        case SparseTensorType(dtype=DType() as dtype):
-            return f"sparse_tensor({_ONNX_NAMES.get(dtype, dtype.text)})"
-        case SequenceType(elem=elem):
-            inner = type_text(elem)
-            return inner and f"seq({inner})"
-        case OptionalType(elem=elem):
-            inner = type_text(elem)
-            return inner and f"optional({inner})"
-    return None
-
-
-_ONNX_NAMES = {
-    DType.F32: "float", DType.F64: "double", DType.F16: "float16", DType.BF16: "bfloat16",
-    DType.U8: "uint8", DType.U16: "uint16", DType.U32: "uint32", DType.U64: "uint64",
-    DType.I8: "int8", DType.I16: "int16", DType.I32: "int32", DType.I64: "int64",
-    DType.STR: "string", DType.C64: "complex64", DType.C128: "complex128",
-    DType.F8E4M3FN: "float8e4m3fn", DType.F8E4M3FNUZ: "float8e4m3fnuz",
-    DType.F8E5M2: "float8e5m2", DType.F8E5M2FNUZ: "float8e5m2fnuz", DType.F8E8M0: "float8e8m0",
-    DType.U4: "uint4", DType.I4: "int4", DType.F4E2M1: "float4e2m1", DType.U2: "uint2", DType.I2: "int2",
-}  # fmt: skip
