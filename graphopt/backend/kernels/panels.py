@@ -24,7 +24,7 @@ from graphopt.backend.kernels.emit import (
     store_lanes,
     workspace,
 )
-from graphopt.backend.kernels.tile import Tile
+from graphopt.backend.kernels.tile import Tile, emit_sum
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,14 @@ def emit_tile_product(
     vectors = panel.width // lanes
     if isinstance(columns, int):
         vectors = min(vectors, -(-columns // lanes))
-    tile = Tile(arithmetic, rows, vectors)
-    tile.start(initial)
-    with serial(panel.depth) as k:
+
+    def step(tile: Tile, k: Expr) -> None:
         base = bind(panel.start + k * panel.width)
         xs = [lanes_of(panel.buffer, base + v * lanes, lanes) for v in range(vectors)]
         tile.step(xs, lambda m: scalar(m, k), scalars_are_weights)
         tile.commit()
+
+    tile = emit_sum(arithmetic, (rows, vectors), panel.depth, 1, step, initial)
     whole = columns // lanes if isinstance(columns, int) else 0
     for m in range(rows):
         for v in range(min(whole, vectors)):

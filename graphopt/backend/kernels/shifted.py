@@ -37,7 +37,7 @@ from graphopt.backend.kernels.emit import (
 )
 from graphopt.backend.kernels.geometry import Planes, plan_planes
 from graphopt.backend.kernels.machine import RegisterTile
-from graphopt.backend.kernels.tile import Tile
+from graphopt.backend.kernels.tile import Tile, emit_sum
 
 # Taps times rows of a tile that stand in the innermost loop's body.
 _UNROLLED_ROWS = 48
@@ -271,29 +271,33 @@ def _emit_tile(
     header = kernel.arithmetic.header
     words = kernel.channels * spec.taps + header
     w_base = bind((chunk.group * blocks + block) * (words * kernel.tile.rows))
-    tile = Tile(kernel.arithmetic, rows, vectors)
 
     def initial(m: int, v: int) -> Expr:
         return T.broadcast(kernel.w[w_base + m] * kernel.arithmetic.header_factor(), lanes)
 
-    tile.start(initial if header else None)
     looped = _looped_axes(spec.kernel, rows)
-    with serial(kernel.channels) as channel, ExitStack() as stack:
-        outer = tuple(stack.enter_context(serial(extent)) for extent in spec.kernel[:looped])
-        for inner in itertools.product(*(range(extent) for extent in spec.kernel[looped:])):
-            taps = (*outer, *inner)
-            plane, shift = planes.tap(taps)
-            x_base = bind(chunk.base + (channel * planes.phases + plane) * planes.plane + position + shift)
-            index: Expr = 0
-            for extent, tap in zip(spec.kernel, taps, strict=True):
-                index = index * extent + tap
-            w_row = bind(w_base + (channel * spec.taps + index + header) * kernel.tile.rows)
-            tile.step(
-                [lanes_of(chunk.scratch, x_base + v * lanes, lanes) for v in range(vectors)],
-                lambda m, w_row=w_row: kernel.w[w_row + m],  # type: ignore[misc]
-                scalars_are_weights=True,
-            )
-        tile.commit()
+
+    def step(tile: Tile, channel: Expr) -> None:
+        with ExitStack() as stack:
+            outer = tuple(stack.enter_context(serial(extent)) for extent in spec.kernel[:looped])
+            for inner in itertools.product(*(range(extent) for extent in spec.kernel[looped:])):
+                taps = (*outer, *inner)
+                plane, shift = planes.tap(taps)
+                x_base = bind(
+                    chunk.base + (channel * planes.phases + plane) * planes.plane + position + shift
+                )
+                index: Expr = 0
+                for extent, tap in zip(spec.kernel, taps, strict=True):
+                    index = index * extent + tap
+                w_row = bind(w_base + (channel * spec.taps + index + header) * kernel.tile.rows)
+                tile.step(
+                    [lanes_of(chunk.scratch, x_base + v * lanes, lanes) for v in range(vectors)],
+                    lambda m, w_row=w_row: kernel.w[w_row + m],  # type: ignore[misc]
+                    scalars_are_weights=True,
+                )
+            tile.commit()
+
+    tile = emit_sum(kernel.arithmetic, shape, kernel.channels, spec.taps, step, initial if header else None)
     for m in range(rows):
         for v in range(vectors):
             store_lanes(slab, position + (m * planes.slab + v * lanes), lanes, tile.vector(m, v))

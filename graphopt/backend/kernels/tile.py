@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.arithmetic import Arithmetic
-from graphopt.backend.kernels.emit import Buffer, Expr, lanes_of, register, store_lanes
+from graphopt.backend.kernels.emit import (
+    Buffer,
+    Expr,
+    bind,
+    ceil_div,
+    i64,
+    lanes_of,
+    register,
+    serial,
+    store_lanes,
+)
 from graphopt.backend.kernels.temporaries import vectorized
 
 
@@ -50,6 +61,12 @@ class Tile:
                 store_lanes(accumulator, 0, self.lanes, self._sums[m][v])
                 self._sums[m][v] = self.vector(m, v)
 
+    def add(self, other: Tile) -> None:
+        """Gain the sums of another tile of the same shape."""
+        for m, row in enumerate(self._accumulators):
+            for v, accumulator in enumerate(row):
+                store_lanes(accumulator, 0, self.lanes, self.vector(m, v) + other.vector(m, v))
+
     def vector(self, row: int, vector: int) -> Expr:
         """One accumulator as a vector."""
         return lanes_of(self._accumulators[row][vector], 0, self.lanes)
@@ -58,3 +75,41 @@ class Tile:
         """body(value, lane) over the lanes of one accumulator, as one vector operation."""
         with vectorized(self.lanes) as lane:
             body(self._accumulators[row][vector][lane], lane)
+
+
+# Products in one partial sum of floats.
+_PARTIAL = 128
+
+
+def emit_sum(
+    arithmetic: Arithmetic,
+    shape: tuple[int, int],
+    extent: Expr,
+    terms: int,
+    step: Callable[[Tile, Expr], None],
+    initial: Callable[[int, int], Expr] | None = None,
+) -> Tile:
+    """A tile of `shape` (rows, vectors) with the sums of step(tile, i), which commits, for i below `extent`.
+
+    Long sums of floats are made of partial sums, since the rounding error of a sum grows with its
+    length; integers are exact anyway.
+
+    Args:
+        terms: products that one step adds to an accumulator.
+        initial: initial(m, v), what vector v of row m starts from, 0 by default.
+    """
+    total = Tile(arithmetic, *shape)
+    total.start(initial)
+    length = max(1, _PARTIAL // terms)
+    if not arithmetic.accumulator.startswith("float") or (isinstance(extent, int) and extent <= length):
+        with serial(extent) as i:
+            step(total, i)
+        return total
+    part = Tile(arithmetic, *shape)
+    with serial(ceil_div(extent, length)) as chunk:
+        part.start()
+        first = bind(chunk * length)
+        with serial(tirx.min(i64(extent) - first, i64(length))) as i:
+            step(part, first + i)
+        total.add(part)
+    return total
