@@ -78,7 +78,7 @@ def _pieces(context: Context, value: Value) -> Iterator[tuple[Node | None, int, 
     if node is None:
         yield None, 0, _ZERO, _ZERO, 0
         return
-    axis = int(node.attrs.get("axis", 0)) % len(shape_of(value))  # type: ignore[call-overload]
+    axis = int(node.attrs.get("axis", 0)) % len(shape_of(value))  # type: ignore[arg-type]
     offsets = concat_offsets(node)
     for place, (first, last) in enumerate(itertools.pairwise(offsets)):
         if first != last:

@@ -71,12 +71,14 @@ def product(values: tuple[Expr, ...] | list[Expr]) -> Expr:
 
 def serial(extent: Expr) -> AbstractContextManager[Expr]:
     """A sequential loop over a 64-bit index."""
-    return T.serial(i64(0), i64(extent))
+    loop: AbstractContextManager[Expr] = T.serial(i64(0), i64(extent))
+    return loop
 
 
 def parallel(extent: Expr) -> AbstractContextManager[Expr]:
     """A loop whose iterations threads share, over a 64-bit index."""
-    return T.parallel(i64(0), i64(extent))
+    loop: AbstractContextManager[Expr] = T.parallel(i64(0), i64(extent))
+    return loop
 
 
 _CPU = 1  # DLPack's device type

@@ -41,7 +41,8 @@ class IntegerArithmetic(Arithmetic):
         return 0
 
     def pack_header(self, w: Array, axes: tuple[int, ...]) -> Array:
-        return -w.astype("int32").sum(axis=axes, dtype="int32")
+        header: Array = -w.astype("int32").sum(axis=axes, dtype="int32")
+        return header
 
 
 @dataclass(frozen=True)

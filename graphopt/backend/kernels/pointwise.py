@@ -59,7 +59,8 @@ class _Kernel:
     @property
     def depth(self) -> int:
         """Words of channels per group."""
-        return ceil_div(self.spec.group_in, self.arithmetic.group)
+        depth: int = ceil_div(self.spec.group_in, self.arithmetic.group)
+        return depth
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ class _Kernel:
     @property
     def channels(self) -> int:
         """Words of channels per group."""
-        return ceil_div(self.spec.group_in, self.arithmetic.group)
+        depth: int = ceil_div(self.spec.group_in, self.arithmetic.group)
+        return depth
 
     @property
     def lanes(self) -> int:

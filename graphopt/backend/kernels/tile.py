@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.arithmetic import Arithmetic
 from graphopt.backend.kernels.emit import (
     Buffer,
     Expr,
+    at_most,
     bind,
     ceil_div,
     i64,
@@ -109,7 +109,7 @@ def emit_sum(
     with serial(ceil_div(extent, length)) as chunk:
         part.start()
         first = bind(chunk * length)
-        with serial(tirx.min(i64(extent) - first, i64(length))) as i:
+        with serial(at_most(i64(extent) - first, length)) as i:
             step(part, first + i)
         total.add(part)
     return total
