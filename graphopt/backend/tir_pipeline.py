@@ -41,7 +41,7 @@ def _pipeline() -> tuple[Any, Any, Any]:
             transform.BF16StorageLegalize(),
         ]
     )
-
+  # type: ignore[untyped-decorator]
     @tvm.transform.module_pass(opt_level=0)
     def run(module: Any, _: Any) -> Any:
         return passes(module)
