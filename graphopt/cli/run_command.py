@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from graphopt.errors import InputError
 
 if TYPE_CHECKING:
     from graphopt.ir.tensor import Array
-    from graphopt.runtime import Executable
+    from graphopt.runtime import TensorSpec
 
 
 @click.command("run")
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", type=click.IntRange(min=1), help="Number of threads; all cores by default.")
 @click.option("--no-check", is_flag=True, help="Don't check the artifact's hashes.")
+@click.option("--emulate", is_flag=True, help="Run the artifact's aarch64 code under QEMU, on one thread.")
 @json_option
 def command(
     artifact: Path,
@@ -44,6 +46,7 @@ def command(
     output: Path | None,
     threads: int | None,
     no_check: bool,
+    emulate: bool,
     as_json: bool,
 ) -> None:
     """Run ARTIFACT on inputs from a file or on random ones. Loading an artifact runs its code."""
@@ -51,11 +54,20 @@ def command(
 
     if (data is None) == (seed is None):
         raise InputError("give the inputs: either --data FILE.npz or --random")
-    with runtime.load(artifact, threads=threads, verify=not no_check) as executable:
-        arrays = read_arrays(data) if data is not None else random_inputs(executable, seed or 0, dims)
-        results = executable(arrays)
-        names = [spec.name for spec in executable.outputs]
-        outputs = dict(zip(names, results, strict=True))
+    if dims and data is not None:
+        raise InputError("--dim is for random inputs; those of a file have their sizes")
+
+    def inputs(specs: Sequence[TensorSpec]) -> dict[str, Array]:
+        return read_arrays(data) if data is not None else random_inputs(specs, seed or 0, dims)
+
+    if emulate:
+        if threads is not None or no_check:
+            raise InputError("--emulate goes with neither --threads nor --no-check")
+        outputs = _emulated(artifact, inputs)
+    else:
+        with runtime.load(artifact, threads=threads, verify=not no_check) as executable:
+            results = executable(inputs(executable.inputs))
+            outputs = dict(zip((spec.name for spec in executable.outputs), results, strict=True))
     if output is not None:
         _write(output, outputs)
     rows = [_row(name, array) for name, array in outputs.items()]
@@ -67,20 +79,37 @@ def command(
     )
 
 
-def random_inputs(executable: Executable, seed: int, dims: dict[str, int]) -> dict[str, Array]:
-    """Arrays that fit the signature of ``executable``; symbolic dimensions are 1 unless ``dims`` says more."""
+def _emulated(artifact: Path, inputs: Callable[[Sequence[TensorSpec]], dict[str, Array]]) -> dict[str, Array]:
+    from graphopt.backend.cross import run_emulated
+    from graphopt.runtime import manifest as manifests
+
+    manifest = manifests.read(artifact)
+    results = run_emulated(artifact, inputs(manifest.inputs))
+    return dict(zip((spec.name for spec in manifest.outputs), results, strict=True))
+
+
+def random_inputs(specs: Sequence[TensorSpec], seed: int, dims: dict[str, int]) -> dict[str, Array]:
+    """Arrays for inputs of this kind; symbolic dimensions are 1 unless ``dims`` says more.
+
+    Raises:
+        InputError: no input has a dimension of this name.
+    """
     import numpy as np
 
     from graphopt.ir.dims import evaluate, parse, symbols
     from graphopt.runtime.dtypes import numpy_dtype
 
+    shapes = [[parse(str(dim)) for dim in spec.shape] for spec in specs]
+    names = dict.fromkeys(name for shape in shapes for dim in shape for name in symbols(dim))
+    for name in dims:
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise InputError(f"no input has a dimension {name!r}", hint=f"the dimensions are {known}")
+    sizes = {name: dims.get(name, 1) for name in names}
     generator = np.random.default_rng(seed)
     arrays: dict[str, Array] = {}
-    for spec in executable.inputs:
-        shape = tuple(
-            evaluate(parsed, {name: dims.get(name, 1) for name in symbols(parsed)})
-            for parsed in (parse(str(dim)) for dim in spec.shape)
-        )
+    for spec, dimensions in zip(specs, shapes, strict=True):
+        shape = tuple(evaluate(dim, sizes) for dim in dimensions)
         dtype = numpy_dtype(spec.dtype)
         if dtype.kind in "bui":
             arrays[spec.name] = generator.integers(0, 2, shape).astype(dtype)
