@@ -68,7 +68,11 @@ class _Worker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
-        self.result = EngineResult(engine, self._answer()["load_seconds"])
+        try:
+            self.result = EngineResult(engine, self._answer()["load_seconds"])
+        except BaseException:
+            self.close()
+            raise
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
@@ -92,9 +96,15 @@ class _Worker:
             return [archive[name] for name in archive.files]
 
     def close(self) -> None:
-        with contextlib.suppress(BrokenPipeError):
-            self._process.communicate(timeout=30)
-        self._errors.close()
+        """Ends the process: it stops by itself when its stdin ends, unless it hangs."""
+        try:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+        finally:
+            self._errors.close()
 
 
 @contextlib.contextmanager
@@ -139,19 +149,27 @@ def compare(
                 worker.measure(seconds)
         results = [worker.result for worker in workers]
         first, second = workers[0].outputs(), workers[1].outputs()
+    if len(first) != len(second):
+        raise EvaluationError(
+            f"{results[0].engine} gives {len(first)} outputs and {results[1].engine} {len(second)}",
+            hint="the artifact was compiled from another model",
+        )
     ratios = [a / b for a, b in zip(results[0].rounds, results[1].rounds, strict=True)]
     error = max((_relative_error(a, b) for a, b in zip(first, second, strict=True)), default=0.0)
     return Comparison(results, threads, statistics.median(ratios), error)
 
 
 def _relative_error(actual: Array, expected: Array) -> float:
-    """``max|actual - expected| / max|expected|``; infinite when shapes or NaNs differ."""
+    """``max|actual - expected| / max|expected|``; infinite when shapes, NaNs or infinities differ."""
     if actual.shape != expected.shape:
         return float("inf")
     if actual.size == 0 or actual.dtype.kind in "OSU":
         return 0.0 if np.array_equal(actual, expected) else float("inf")
     a, b = actual.astype(np.float64), expected.astype(np.float64)
-    if not np.array_equal(np.isnan(a), np.isnan(b)):
+    finite = np.isfinite(b)
+    if not np.array_equal(finite, np.isfinite(a)) or not np.array_equal(
+        a[~finite], b[~finite], equal_nan=True
+    ):
         return float("inf")
-    scale = float(np.nanmax(np.abs(b), initial=0.0)) or 1.0
-    return float(np.nanmax(np.abs(a - b), initial=0.0)) / scale
+    scale = float(np.max(np.abs(b[finite]), initial=0.0)) or 1.0
+    return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0)) / scale
