@@ -90,11 +90,16 @@ def summarize(graph: Graph) -> dict[str, Any]:
 def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
     import msgspec
 
+    from graphopt.errors import ArtifactError
+    from graphopt.runtime.files import map_file
     from graphopt.runtime.manifest import GRAPH_NAME, read
 
     manifest = read(path)
     if text:
-        click.echo((path / GRAPH_NAME).read_text(encoding="utf-8"), nl=False)
+        record = manifest.files.get(GRAPH_NAME)
+        if record is None:
+            raise ArtifactError(f"{path} holds no {GRAPH_NAME}")
+        click.echo(map_file(path, GRAPH_NAME, record, verify=True).tobytes().decode(), nl=False)
         return
     if as_json:
         print_json(msgspec.to_builtins(manifest))

@@ -135,5 +135,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such file") from error
-    except (OSError, ValueError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # What zipfile and NumPy make of damaged bytes has no common base.
         raise InputError(f"{path}: not an .npz file of plain arrays ({error})") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from graphopt.errors import ModelError
 from graphopt.ir.graph import Graph
 from graphopt.ir.text import save_gir
 from graphopt.pipeline.instruments import Instrument, PassRun
@@ -18,7 +19,10 @@ class Dump(Instrument):
         self.data = data
 
     def begin(self, graph: Graph) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ModelError(f"{self.folder} can't be made: {error.strerror}") from error
         self._write(graph, 0, "input")
 
     def after(self, run: PassRun) -> None:

@@ -79,6 +79,8 @@ def test_inspect_reads_artifacts(folder: Path) -> None:
     done = graphopt("inspect", folder / "net.gopt")
     assert done.returncode == 0, done.stderr
     assert "float32[n, 4]" in done.stdout
+    done = graphopt("inspect", folder / "net.gopt", "--text")
+    assert done.stdout == (folder / "net.gopt" / "graph.gir").read_text()
 
 
 def test_opt_writes_a_model_that_onnxruntime_runs_alike(folder: Path, tmp_path: Path) -> None:
@@ -200,10 +202,18 @@ def test_inputs_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "named.npz"), "xx")
     (tmp_path / "text.npz").write_text("no archive")
     assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "text.npz"), "text.npz")
+    np.savez(tmp_path / "cut.npz", x=np.zeros((2, 4), np.float32))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-30])
+    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "cut.npz"), "cut.npz")
     assert_refused(graphopt("run", folder / "net.gopt"), "--random")
+    assert_refused(graphopt("run", folder / "net.gopt", "--random", "--dim", "m=3"), "'m'", "are n")
     assert_refused(graphopt("run", folder / "net.onnx", "--random"), "net.onnx")
 
 
 def test_output_that_can_not_be_written(folder: Path) -> None:
     done = graphopt("opt", folder / "net.onnx", "-o", folder / "no" / "such" / "folder.onnx")
     assert_refused(done, "folder.onnx")
+    done = graphopt("opt", folder / "net.onnx", "-o", folder / "no" / "such" / "folder.gir")
+    assert_refused(done, "folder.gir")
+    done = graphopt("opt", folder / "net.onnx", "-o", folder / "y.onnx", "--dump", folder / "net.onnx")
+    assert_refused(done, "net.onnx")
