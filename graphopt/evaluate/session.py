@@ -45,7 +45,11 @@ class Session:
         self.output_names = list(graph.output_names)
         if engine not in ("auto", "ort", "reference"):
             raise EvaluationError(f'there is no engine "{engine}"', hint="use auto, ort or reference")
-        self._engine: OrtEngine | ReferenceEngine = self._load(graph, engine, threads)
+        try:
+            self._engine: OrtEngine | ReferenceEngine = self._load(graph, engine, threads)
+        except EvaluationError:
+            self.close()
+            raise
 
     def _load(self, graph: Graph, engine: Engine, threads: int) -> OrtEngine | ReferenceEngine:
         if engine == "auto" and not _all_native(graph):
@@ -65,15 +69,15 @@ class Session:
         from graphopt.onnx_io import save, to_proto
 
         size = sum(value.const.nbytes for value in graph.constants.values() if value.const is not None)
-        if size <= _MAX_BYTES:
-            try:
+        try:
+            if size <= _MAX_BYTES:
                 return bytes(to_proto(graph).SerializeToString())
-            except ModelError as error:
-                raise EvaluationError(f"the graph can't be written: {error.message}") from error
-        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
-        path = Path(self._folder.name) / "model.onnx"
-        save(graph, path, external=True)
-        return path
+            self._folder = tempfile.TemporaryDirectory(prefix="graphopt-")
+            path = Path(self._folder.name) / "model.onnx"
+            save(graph, path, external=True)
+            return path
+        except ModelError as error:
+            raise EvaluationError(f"the graph can't be written: {error.message}") from error
 
     @property
     def engine(self) -> str:
