@@ -219,3 +219,30 @@ def test_what_is_scheduled_for_the_gpu_computes_the_right_numbers(
         assert_identical(outputs, run(compiled(graph, "native", tmp_path), inputs))
     else:
         assert_close(outputs, reference(golden_models.path(name), inputs))
+
+
+def test_scheduled_convolutions_have_no_condition_around_the_product() -> None:
+    """Copies of operands into shared memory would ignore it, and read beside the data."""
+    import tvm
+    import tvm_ffi
+
+    from graphopt.backend.gpu import schedule_for_gpu
+
+    target = Target.parse("cuda:sm_80")
+    scheduled = schedule_for_gpu(assemble(optimized("mnist", target.text), target).module, target.to_tvm())
+    products, conditions = [], []
+
+    def visit(block: Any) -> None:
+        if any(axis.iter_type == tvm.tirx.IterVar.CommReduce for axis in block.iter_vars):
+            products.append(block)
+            tvm_ffi.structural_walk(block.body, (tvm.ir.Call, look))
+
+    def look(call: Any) -> None:
+        if call.op.same_as(tvm.ir.Op.get("prim.if_then_else")):
+            conditions.append(call)
+
+    for name, function in scheduled.functions.items():
+        if name.name_hint.startswith("conv"):
+            tvm_ffi.structural_walk(function.body, (tvm.s_tir.SBlock, visit))
+    assert len(products) >= 3
+    assert not conditions
