@@ -144,10 +144,6 @@ class Target:
         return self.caches.l2
 
     @property
-    def l3_bytes(self) -> int:
-        return self.caches.l3
-
-    @property
     def required_features(self) -> tuple[str, ...]:
         """What a CPU must have to run the code without an illegal instruction."""
         return self.features
@@ -196,9 +192,9 @@ def _native() -> Target:
         # The level and the features, not LLVM's name of the CPU: the name brings tuning that differs
         # between LLVM versions and features (AMX) that need the system's leave.
         level = highest_level(features)
-        target = _x86(level, sorted((features & X86_EXTRAS) - X86_LEVELS[level]))
+        target = _x86(level, _usable(features & X86_EXTRAS, X86_LEVELS[level]))
     elif machine == "aarch64":
-        target = _arm("generic", sorted(features & ARM_EXTRAS))
+        target = _arm("generic", _usable(features & ARM_EXTRAS, ARM_BASELINE))
     else:
         raise TargetError(f"native code for {machine} can't be generated", hint="name another target")
     sizes = host_caches()
@@ -206,6 +202,11 @@ def _native() -> Target:
         sizes.get(1, target.caches.l1), sizes.get(2, target.caches.l2), sizes.get(3, target.caches.l3)
     )
     return _replace_caches(target, measured)
+
+
+def _usable(extras: frozenset[str], base: frozenset[str]) -> list[str]:
+    """Those of ``extras`` that come with all they imply: virtual machines may hide some of it."""
+    return sorted(name for name in extras if IMPLIED.get(name, frozenset()) <= base | extras)
 
 
 def _x86(cpu: str, extras: Iterable[str]) -> Target:

@@ -48,7 +48,7 @@ def test_text_parses_back(level: str, extras: set[str], sizes: dict[str, int]) -
     )
     assert Target.parse(target.text) == target
     assert set(target.features) == X86_LEVELS[level] | extras
-    assert all(getattr(target, f"{name}_bytes") == size for name, size in sizes.items())
+    assert all(getattr(target.caches, name) == size for name, size in sizes.items())
 
 
 def test_named_cpus_have_the_features_that_their_makers_state() -> None:
@@ -131,3 +131,13 @@ def test_regions_that_are_too_large_are_refused_with_a_reason() -> None:
     target = Target.parse("cuda:sm_80")
     assert target.can_emit(["Add"] * 4) is None
     assert "ops in one region" in str(target.can_emit(["Add"] * 1000))
+
+
+@pytest.mark.parametrize("missing", ["avx512bw", "avx512f", "avx2", "fma"])
+def test_native_where_a_virtual_machine_hides_features(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = (X86_LEVELS["x86-64-v4"] | X86_EXTRAS) - {missing}
+    monkeypatch.setattr("graphopt.targets.target.host_features", lambda: shown)
+    monkeypatch.setattr("graphopt.targets.target.host_machine", lambda: "x86_64")
+    target = Target.parse("native")
+    assert Target.parse(target.text) == target
+    assert set(target.features) <= shown
