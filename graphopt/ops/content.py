@@ -30,12 +30,17 @@ Cells = np.ndarray[Any, np.dtype[np.object_]]
 
 def symbolic_content(value: Value) -> tuple[Dim, ...] | None:
     """Elements of an integer (or bool, or whole-numbered float) tensor of rank 0 or 1 with at most 64
-    elements, in terms of the symbols in the graph's shapes; None when any of them is unknown."""
+    elements, in terms of the symbols in the graph's shapes; None when any of them is unknown, or too
+    large for the 64 bits that hold it when the model runs."""
     content = partial_content(value)
     if content is None:
         return None
-    known = tuple(element for element in content if element is not None)
+    known = tuple(element for element in content if element is not None and not _overflows(element))
     return known if len(known) == len(content) else None
+
+
+def _overflows(element: Dim) -> bool:
+    return isinstance(element, int) and not -(1 << 63) <= element < 1 << 63
 
 
 def partial_content(value: Value) -> Content | None:

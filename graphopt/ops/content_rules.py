@@ -89,10 +89,13 @@ def _cast(reader: Reader, value: Value, depth: int) -> Cells | None:
         return None
     if target is DType.BOOL:
         return _map(cells, lambda element: _truth(_differs(element, 0)))
-    if target.is_integer and target.bits < 32:
+    if target.is_integer:
         half = 1 << (target.bits - 1)
         low, high = (-half, half) if target.is_signed else (0, 2 * half)
-        return _map(cells, lambda e: e if isinstance(e, int) and low <= e < high else None)
+        # Sizes are taken to fit 32 bits; numbers are looked at.
+        return _map(
+            cells, lambda e: e if (low <= e < high if isinstance(e, int) else half > 1 << 30) else None
+        )
     return cells
 
 

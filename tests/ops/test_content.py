@@ -153,6 +153,8 @@ def test_common_chains_are_fully_known() -> None:
     assert static_content(node("Range", 0, 5, 2)) == (0, 2, 4)
     assert symbolic_content(node("Expand", last, [2])) == (2 * h, 2 * h)
     assert symbolic_content(node("Cast", node("Cast", last, to=1), to=7)) == (2 * h,)
+    assert symbolic_content(node("Cast", [3, 2**31], to=6)) is None  # wraps
+    assert symbolic_content(node("Size", builder.input("huge", tensor("f32", 2**40, 2**40)))) is None
     # Truncation and floor differ below zero, and h - 1 may be below zero.
     assert symbolic_content(node("Div", node("Sub", last, 1), 2)) is None
 
