@@ -19,6 +19,7 @@ from graphopt.ir.types import DType
 from graphopt.pipeline import Effect, PatternPass, register_pass
 from graphopt.rewrite import Assumes, Match, Refusal, Rule, const, one_of, op, refuse, var
 from graphopt_passes.gelu import number
+from graphopt_passes.identities import same_type
 
 
 @register_pass("fuse-layer-norm")
@@ -45,6 +46,8 @@ def _is_over_last_axis(match: Match) -> Refusal | None:
     shape = match["x"].tensor.shape
     if shape is None or not shape or not isinstance(shape[-1], int):
         return refuse("the last dimension of {} is unknown", match["x"])
+    if not same_type(match["x"], match.root.output):
+        return refuse("{} and {} differ in type", match["x"], match.root.output)
     if match["x"].tensor.dtype not in (DType.F32, DType.F16, DType.BF16, DType.F64):
         return refuse("{} is not of floats", match["x"])
     for name in ("mean_axes", "axes"):

@@ -119,3 +119,14 @@ def test_other_axes_are_left() -> None:
     before = ops(graph)
     apply(graph, "fuse-layer-norm")
     assert ops(graph) == before
+
+
+def test_an_epsilon_that_adds_an_axis_is_left() -> None:
+    m = Model()
+    x = m.input("x", 3, 4)
+    centred = m("Sub", x, m("ReduceMean", x, m.ints(-1)))
+    variance = m("ReduceMean", m("Mul", centred, centred), m.ints(-1))
+    graph = m.done(m("Div", centred, m("Sqrt", m("Add", variance, m.const(np.full((1, 1, 1), 1e-5))))))
+    before = ops(graph)
+    apply(graph, "fuse-layer-norm")
+    assert ops(graph) == before
