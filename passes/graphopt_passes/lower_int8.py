@@ -191,7 +191,7 @@ def _has_one_grid(match: Match) -> Refusal | None:
     sources = node.inputs if node.op == "Concat" else node.inputs[:1]
     for value in sources:
         other = value.producer if value is not None else None
-        if other is None or other.op != "DequantizeLinear" or not _same_grid(first, other):
+        if other is None or other.op != "DequantizeLinear" or not _same_integers(first, other):
             return refuse("the operands of {} have different grids", node)
     return None if _is_per_tensor(first) else refuse("{} has scales per channel", first)
 
@@ -201,8 +201,16 @@ def _is_per_tensor(node: Node) -> bool:
     return data is not None and scale is not None and _is_8_bit(data) and scale.tensor.num_elements == 1
 
 
+def _same_integers(a: Node, b: Node) -> bool:
+    """Whether two DequantizeLinear take equal integers of one type for equal numbers."""
+    first, second = a.inputs[0], b.inputs[0]
+    if first is None or second is None or first.tensor.dtype is not second.tensor.dtype:
+        return False
+    return _same_grid(a, b)
+
+
 def _same_grid(a: Node, b: Node) -> bool:
-    return all(_same(a.input(i), b.input(i)) for i in (1, 2)) and a.inputs[0] is not None
+    return all(_same(a.input(i), b.input(i)) for i in (1, 2))
 
 
 def _same(a: Value | None, b: Value | None) -> bool:

@@ -247,3 +247,12 @@ def test_each_user_dequantizes_for_itself() -> None:
     apply(graph, "lower-int8")
     assert count(graph)["DequantizeLinear"] == 3
     assert_same_numbers(before, graph, {"q": np.arange(12, dtype=np.uint8).reshape(2, 6)})
+
+
+def test_integers_of_two_types_are_not_joined() -> None:
+    m = Model()
+    parts = [m("DequantizeLinear", m.input(kind, 2, dtype=kind), m.const(0.5)) for kind in ("u8", "i8")]
+    graph = m.done(m("Concat", *parts, axis=0))
+    before = ops(graph)
+    apply(graph, "lower-int8")
+    assert ops(graph) == before
