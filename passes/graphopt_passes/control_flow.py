@@ -31,11 +31,11 @@ class FoldControlFlow(Pass):
             if taken is None:
                 pending += [inner for region in node.regions.values() for inner in _branches(region)][::-1]
                 continue
-            following, region = node, node.parent
+            region = node.parent
             with rewriter.rewrite("known-condition", node) as transaction:
-                rewriter.replace_node(node, rewriter.inline(taken, [], following))
+                rewriter.replace_node(node, rewriter.inline(taken, [], node))
             inserted = [event.node for event in transaction.events if event.node is not None]
-            pending += [n for n in inserted if n.op == "If" and not n.erased and n.parent is region][::-1]
+            pending += [n for n in inserted if n.regions and not n.erased and n.parent is region][::-1]
 
 
 def _branches(region: Region) -> Iterator[Node]:

@@ -69,3 +69,21 @@ def test_a_condition_that_is_not_known() -> None:
     graph = m.done(_if(m, c, lambda r: m("Exp", x, region=r), lambda r: m("Neg", x, region=r)))
     report = checked(graph, "fold-control-flow", {"x": random(4), "c": np.array(False)})
     assert ops(graph) == ["If"] and report.rows[0].rewrites == 0
+
+
+def test_a_branch_in_a_loop_in_a_branch() -> None:
+    m = Model()
+    x, yes, three = m.input("x", 4), m.const(True, dtype=bool), m.const(3, dtype=np.int64)
+
+    def loop(r: Region) -> Value:
+        node = m.builder.node("Loop", [three, None, x], [("last", x.type)], region=r)
+        body = m.builder.region(node, "body")
+        m.builder.input("i", three.type, body)
+        again, state = m.builder.input("again", yes.type, body), m.builder.input("state", x.type, body)
+        chosen = _if(m, yes, lambda q: m("Exp", state, region=q), lambda q: m("Neg", state, region=q), body)
+        m.builder.outputs([m("Identity", again, region=body), chosen], body)
+        return node.output
+
+    graph = m.done(_if(m, yes, loop, lambda r: m("Neg", x, region=r)))
+    checked(graph, "fold-control-flow", {"x": -random(4)})
+    assert count(graph) == {"Loop": 1, "Exp": 1, "Identity": 1}
