@@ -90,7 +90,7 @@ def test_two_passes_with_one_name_name_both_modules() -> None:
         class Second(Idle):
             """Second."""
 
-    with pytest.raises(PipelineError, match=r'the name "same-name": .*First and .*test_registry'):
+    with pytest.raises(PipelineError, match=r'the name "same-name": .*First and .*test_pass_registry'):
         register_pipeline("same-name", "")
     assert registry.find("same-name") is First
 
