@@ -41,8 +41,8 @@ def _pipeline() -> tuple[Any, Any, Any]:
             transform.BF16StorageLegalize(),
         ]
     )
-  # type: ignore[untyped-decorator]
-    @tvm.transform.module_pass(opt_level=0)
+
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
     def run(module: Any, _: Any) -> Any:
         return passes(module)
 
