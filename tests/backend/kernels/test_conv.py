@@ -114,6 +114,12 @@ def test_dynamic_width_only() -> None:
         run_conv(spec, "x86-64-v3", dataclasses.replace(spec, spatial=(spec.spatial[0], w)))
 
 
+def test_groups_of_unknown_size_keep_their_scratch_apart() -> None:
+    spec = ConvSpec(1, 2, 4, (1,), (1,), 2, (2,))
+    n, w = (tirx.Var(letter, "int64") for letter in "nw")
+    run_conv(spec, "x86-64-v3", dataclasses.replace(spec, batch=n, spatial=(w,)))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 @pytest.mark.parametrize("name", ["strided 7x7", "pointwise", "depthwise"])
 def test_other_float_types(name: str, dtype: str) -> None:

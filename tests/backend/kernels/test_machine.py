@@ -1,0 +1,35 @@
+"""The rule for register tiles."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphopt.backend.kernels.machine import MachineSpec, choose_tile
+from graphopt.targets import Target
+
+MACHINES = [MachineSpec(512, 32), MachineSpec(256, 16), MachineSpec(128, 32), MachineSpec(128, 16)]
+SIZES = st.none() | st.integers(1, 5000)
+
+
+@given(st.sampled_from(MACHINES), SIZES, SIZES)
+def test_a_tile_fits_the_registers_and_the_problem(
+    machine: MachineSpec, rows: int | None, vectors: int | None
+) -> None:
+    tile = choose_tile(machine, rows, vectors)
+    assert 1 <= tile.rows <= (rows or 5000)
+    assert 1 <= tile.vectors <= (vectors or 5000)
+    # Accumulators, one row of vectors, one broadcast.
+    assert tile.rows * tile.vectors + tile.vectors + 1 <= machine.vector_registers
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_large_problems_fill_the_registers(machine: MachineSpec) -> None:
+    tile = choose_tile(machine, None, None)
+    assert tile.rows * tile.vectors >= machine.vector_registers * 0.7
+
+
+def test_a_target_is_a_machine() -> None:
+    assert choose_tile(Target.parse("x86-64-v4"), 64, None) == choose_tile(MACHINES[0], 64, None)
+    assert choose_tile(Target.parse("x86-64-v3"), 64, None) == choose_tile(MACHINES[1], 64, None)
