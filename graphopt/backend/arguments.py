@@ -45,7 +45,7 @@ class Arguments:
         position = self.region.inputs.index(value)
         if position not in self.buffers:
             self.buffers[position] = tirx.decl_buffer(
-                self.symbols.shape(shape_of(value)), dtype_of(value), name=f"p{position}"
+                self.symbols.plain(shape_of(value)), dtype_of(value), name=f"p{position}"
             )
         return self.buffers[position]
 

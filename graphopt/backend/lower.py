@@ -56,7 +56,7 @@ def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.
     """
-    symbols = Symbols()
+    symbols = Symbols(opaque=target.kind == "llvm")
     arguments = Arguments(region, symbols)
     context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
     if target.kind == "cuda":
@@ -65,7 +65,7 @@ def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})
     values = [region.outputs[position] for position in outputs]
     results = [
-        tirx.decl_buffer(symbols.shape(shape_of(value)), dtype_of(value), name=f"out{position}")
+        tirx.decl_buffer(symbols.plain(shape_of(value)), dtype_of(value), name=f"out{position}")
         for position, value in enumerate(values)
     ]
     flat_results = [arguments.view(buffer, value) for buffer, value in zip(results, values, strict=True)]
@@ -86,12 +86,16 @@ def _finish(
     """The function around a body: views declared, arguments that are not read left out."""
     used = frozenset(tirx.analysis.undefined_vars(body, []))
     declared = [(flat, buffer) for flat, buffer in arguments.views if flat in used]
-    statements = [*(tirx.DeclBuffer(flat, data=buffer.data) for flat, buffer in declared), body]
+    statements = [
+        *arguments.symbols.definitions(),
+        *(tirx.DeclBuffer(flat, data=buffer.data) for flat, buffer in declared),
+        body,
+    ]
     whole = tirx.SeqStmt(statements) if len(statements) > 1 else body
     needed = frozenset(tirx.analysis.undefined_vars(whole, []))
     kept = {position: buffer for position, buffer in sorted(arguments.buffers.items()) if buffer in needed}
     block = s_tir.SBlockRealize([], tirx.const(True, "bool"), s_tir.SBlock([], [], [], "root", whole))
-    for buffer in (*kept.values(), *results, *(flat for flat, _ in declared)):
+    for buffer in (*kept.values(), *results):
         needed = needed.union(*(variables_of(extent) for extent in buffer.shape))
     passed = {name: v for name, v in arguments.symbols.variables.items() if v in needed}
     function = tirx.PrimFunc([*kept.values(), *passed.values(), *results], block)

@@ -126,7 +126,14 @@ def emit_integer_conv(
         shape,
         "int32",
         lambda data: pack_conv_int8_weights(spec, target, shifted_weights(data, offset, 0), wide),
-        ("conv_int8", spec.groups, spec.kernel, shape, wide, None if weight_zero is None else weight_zero.name),
+        (
+            "conv_int8",
+            spec.groups,
+            spec.kernel,
+            shape,
+            wide,
+            None if weight_zero is None else weight_zero.name,
+        ),
     )
     buffer = work.arguments.pack(weights, packed)
     zero = scalar_zero(work, data_zero)
@@ -156,7 +163,11 @@ def integer_offset(work: Work, weights: Value, zero: Value | None) -> Array | No
     if zero is None:
         return np.zeros((), np.int16)
     data = work.context.constant(zero)
-    return None if data is None or data.ndim > 1 else data.astype(np.int16).reshape(data.shape if data.size > 1 else ())
+    return (
+        None
+        if data is None or data.ndim > 1
+        else data.astype(np.int16).reshape(data.shape if data.size > 1 else ())
+    )
 
 
 def needs_wide(weights: Value, offset: Array) -> bool:
@@ -219,9 +230,7 @@ def fold_conv(
             steps = [v.source(out, tap) + v.pad for v, out, tap in zip(windows, p, taps, strict=True)]
             return padded(n, channel, *steps) * weight((o, c, *taps))
         places = [window.source(out, tap) for window, out, tap in zip(windows, p, taps, strict=True)]
-        return inside(
-            work, windows, places, lambda safe: data((n, channel, *safe)) * weight((o, c, *taps))
-        )
+        return inside(work, windows, places, lambda safe: data((n, channel, *safe)) * weight((o, c, *taps)))
 
     n, o = (extent(dim) for dim in shape_of(node.outputs[0])[:2])
     outs = [extent(dim) for dim in out]

@@ -31,6 +31,7 @@ from graphopt.backend.kernels.int8 import (
     pack_gemm_int8_weights,
     packed_gemm_int8_shape,
 )
+from graphopt.backend.readers import Placed
 from graphopt.backend.readers.elementwise import attribute
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.readers.registry import Indices
@@ -176,10 +177,16 @@ def emit_integer_matmul(
     offset = integer_offset(work, weights, zeros[1])
     dtype = dtype_of(operand(node, 0))
     one = product(shape_of(weights)[:-2]) == 1 and len(shape_of(weights)) > 1
-    if work.stages is not None or offset is None or not is_scalar(zeros[0]) or dtype not in ("uint8", "int8") or not one:
+    if (
+        work.stages is not None
+        or offset is None
+        or not is_scalar(zeros[0])
+        or dtype not in ("uint8", "int8")
+        or not one
+    ):
         return False
     target, wide = work.target, needs_wide(weights, offset)
-    spec, read, place = _tall(work, node, shape, dtype)
+    spec, read, out_at = _tall(work, node, shape, dtype)
     packed_shape = packed_gemm_int8_shape(spec, target, wide)
 
     def pack(data: Array) -> Array:
@@ -190,7 +197,7 @@ def emit_integer_matmul(
     buffer = work.arguments.pack(weights, Packed(packed_shape, "int32", pack, form))
     zero = scalar_zero(work, zeros[0])
     emit_gemm_int8(
-        spec, target, read, buffer, lambda value, at: sink(value, shape.out(place(*at))), zero, wide
+        spec, target, read, buffer, lambda value, at: sink(value, out_at(*at)), zero, wide
     )
     return True
 
@@ -208,21 +215,24 @@ def _tall(
     def place(row: Expr, column: Expr) -> Indices:
         return (*_unflattened(row, extents), column)
 
+    def out_at(row: Expr, column: Expr) -> Indices:
+        return Placed.at(shape.out(place(row, column)), row * n + column)
+
     def read(row: Expr, column: Expr) -> Expr:
         # Only where the matrix lies as it is are its rows evenly spaced.
         plain = shape.left((*extents, _ZERO)) == (*extents, _ZERO)
         flat = context.read_flat(a, row * k + column) if plain else None
-        return context.closed(lambda: context.read(a, shape.left(place(row, column)))) if flat is None else flat
+        return (
+            context.closed(lambda: context.read(a, shape.left(place(row, column)))) if flat is None else flat
+        )
 
-    return GemmSpec(static(rows), n, k, dtype=dtype), read, place
+    return GemmSpec(static(rows), n, k, dtype=dtype), read, out_at
 
 
-def _packed(
-    work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]
-) -> None:
+def _packed(work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]) -> None:
     """One constant matrix: all rows of all batches go through it as one tall matrix."""
     b, target = operand(node, 1), work.target
-    spec, read, place = _tall(work, node, shape, dtype_of(node.outputs[0]))
+    spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
 
     def pack(data: Array) -> Array:
         return pack_gemm_weights(spec, target, np.ascontiguousarray(orient(data.reshape(data.shape[-2:]))))
@@ -230,7 +240,7 @@ def _packed(
     form = ("gemm", packed_gemm_shape(spec, target), bool(node.attrs.get("transB", 0)))
     dtype = "float32" if spec.dtype == "float16" else spec.dtype
     weights = work.arguments.pack(b, Packed(packed_gemm_shape(spec, target), dtype, pack, form))
-    emit_gemm(spec, target, read, weights, lambda value, at: sink(value, shape.out(place(*at))))
+    emit_gemm(spec, target, read, weights, lambda value, at: sink(value, out_at(*at)))
 
 
 def _unflattened(row: Expr, extents: list[Expr]) -> list[Expr]:

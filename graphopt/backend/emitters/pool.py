@@ -169,7 +169,11 @@ def _fold_pool(
         def inside() -> Expr:
             return fold.before(widen(context.read(value, (*at[:2], *places))))
 
-        return context.branch(tirx.all(*conditions), inside, lambda: fold.identity(dtype)) if conditions else inside()
+        return (
+            context.branch(tirx.all(*conditions), inside, lambda: fold.identity(dtype))
+            if conditions
+            else inside()
+        )
 
     view = View([*work.shape(node.outputs[0]), *(i64(window.kernel) for window in windows)], read, dtype)
 

@@ -40,7 +40,9 @@ class Stages:
         self._count += 1
         return te.compute(tuple(shape), function, name=f"stage_{self._count}")
 
-    def walk(self, rank: int, body: Callable[[Place], None], position: Callable[[Sequence[Expr]], Expr]) -> None:
+    def walk(
+        self, rank: int, body: Callable[[Place], None], position: Callable[[Sequence[Expr]], Expr]
+    ) -> None:
         """Makes a stage of each result that ``body`` hands to a sink.
 
         Raises:

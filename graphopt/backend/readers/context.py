@@ -115,7 +115,7 @@ class Context:
         Raises:
             CompileError: an operator has no reader.
         """
-        place = tuple(indices)
+        place = indices if isinstance(indices, tuple) else tuple(indices)
         inline = self._inlined(value, place)
         if inline is not None:
             return inline
@@ -146,6 +146,8 @@ class Context:
     def broadcast(self, value: Value, indices: Sequence[Expr], shape: Shape) -> Expr:
         """Element of ``value`` that broadcasts to ``indices`` of ``shape``."""
         own = shape_of(value)
+        if own == shape:
+            return self.read(value, indices)
         lead = len(shape) - len(own)
         return self.read(
             value,
@@ -312,8 +314,23 @@ def _shared_values(region: KernelRegion) -> frozenset[Value]:
     return frozenset(value for value, count in uses.items() if count > 1 and value in inner)
 
 
+class Placed(tuple[Expr, ...]):
+    """Indices whose row-major offset is known, so that it need not be computed back from them."""
+
+    flat: Expr
+
+    @classmethod
+    def at(cls, indices: Sequence[Expr], flat: Expr) -> Placed:
+        """``indices`` of the element at offset ``flat`` of the shape that they index."""
+        placed = cls(indices)
+        placed.flat = flat
+        return placed
+
+
 def flat_offset(indices: Sequence[Expr], extents: Sequence[Expr]) -> Expr:
     """Offset of an element in row-major order."""
+    if isinstance(indices, Placed):
+        return indices.flat
     offset: Expr = None
     for index, extent in zip(indices, extents, strict=True):
         offset = index if offset is None else offset * extent + index

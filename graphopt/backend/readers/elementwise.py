@@ -115,10 +115,10 @@ def _is_inf(node: Node, x: Expr) -> Expr:
     positive, negative = node.attrs.get("detect_positive", 1), node.attrs.get("detect_negative", 1)
     infinity = const(math.inf, x)
     if positive and negative:
-        return tirx.abs(x) == infinity
+        return tirx.EQ(tirx.abs(x), infinity)
     if positive:
-        return x == infinity
-    return x == -infinity if negative else tirx.const(0, "bool")
+        return tirx.EQ(x, infinity)
+    return tirx.EQ(x, -infinity) if negative else tirx.const(0, "bool")
 
 
 def _shrink(node: Node, x: Expr) -> Expr:
@@ -150,12 +150,16 @@ def _rounded(name: str) -> Callable[[Context, Node, Expr], Expr]:
 
 
 _TRANSCENDENTAL = (
-    "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Tanh", "Asinh", "Acosh",
+    "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Tanh", "Asinh", "Acosh",
     "Atanh", "Erf",
 )  # fmt: skip
 for _name in _TRANSCENDENTAL:
     _unary(_name, lambda context, node, x: context.math(node.op.lower(), x))
 
+_unary(
+    "Cosh",
+    lambda context, node, x: const(0.5, x) * (context.math("exp", x) + context.math("exp", -x)),
+)
 _unary("Abs", lambda context, node, x: x if type_of(x).startswith("uint") else tirx.abs(x))
 _unary("Neg", lambda context, node, x: -x)
 _unary("Sign", lambda context, node, x: _sign(x))
@@ -195,7 +199,7 @@ _unary(
 _unary("Shrink", lambda context, node, x: _shrink(node, x))
 _unary("Not", lambda context, node, x: tirx.Not(x))
 _unary("BitwiseNot", lambda context, node, x: tirx.bitwise_not(x))
-_unary("IsNaN", lambda context, node, x: tirx.NE(x, x))
+_unary("IsNaN", lambda context, node, x: tirx.isnan(x))
 _unary("IsInf", lambda context, node, x: _is_inf(node, x))
 
 
@@ -285,7 +289,9 @@ def _bit_shift(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     x, y = args
     bits = int(type_of(x).lstrip("uint"))
     shifted = tirx.shift_left(x, y) if left else tirx.shift_right(x, y)
-    return tirx.Select(y < const(bits, y), shifted, const(0, x))
+    # All bits shifted out: what is left is the sign.
+    emptied = const(0, x) if left or type_of(x).startswith("uint") else tirx.shift_right(x, const(bits - 1, x))
+    return tirx.Select(y < const(bits, y), shifted, emptied)
 
 
 def countable(x: Expr) -> Expr:

@@ -269,7 +269,10 @@ def _space_to_depth(context: Context, node: Node, index: int, indices: Indices) 
     n, c, h, w = indices
     block = cast(int, node.attrs["blocksize"])
     channels = context.extent(shape_of(operand(node, 0))[1])
-    offset, channel = tirx.floordiv(c, channels), tirx.floormod(c, channels)
+    if node.attrs.get("mode", "DCR") in ("CRD", b"CRD"):
+        offset, channel = tirx.floormod(c, block * block), tirx.floordiv(c, block * block)
+    else:
+        offset, channel = tirx.floordiv(c, channels), tirx.floormod(c, channels)
     row, column = tirx.floordiv(offset, block), tirx.floormod(offset, block)
     return context.input(node, 0, (n, channel, h * block + row, w * block + column))
 
@@ -345,7 +348,7 @@ def _shape(context: Context, node: Node, index: int, indices: Indices) -> Expr:
     start = cast(int, node.attrs.get("start", 0))
     first = max(start + len(shape), 0) if start < 0 else start
     dims = shape[first : first + cast(int, shape_of(node.outputs[0])[0])]
-    result = context.extent(dims[-1])
+    result = context.extent(dims[-1]) if dims else _ZERO
     for place in reversed(range(len(dims) - 1)):
         result = tirx.Select(indices[0] <= place, context.extent(dims[place]), result)
     return result
