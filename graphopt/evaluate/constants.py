@@ -9,7 +9,7 @@ import numpy as np
 
 from graphopt.errors import EvaluationError
 from graphopt.evaluate.session import Session
-from graphopt.ir.builder import Builder, copy_region
+from graphopt.ir.builder import Builder, copy_node
 from graphopt.ir.graph import Graph, Node, Region, Value
 from graphopt.ir.tensor import Array, Tensor
 
@@ -72,7 +72,7 @@ def _run(
             assert data is not None
             mapping[value] = builder.constant(data, value.name)
     for node in nodes:
-        _copy_node(node, builder, mapping)
+        copy_node(node, builder, mapping)
     builder.outputs([mapping[value] for value in wanted])
     small.output_names = [mapping[value].name for value in wanted]
     with Session(small) as session:
@@ -88,20 +88,6 @@ def _held(known: Mapping[Value, Array], value: Value, node: Node) -> Tensor:
             hint="evaluate only nodes whose inputs are constants or outputs of the nodes before them",
         )
     return Tensor.of(known[value], value.tensor.dtype)
-
-
-def _copy_node(node: Node, builder: Builder, mapping: dict[Value, Value]) -> None:
-    copy = builder.node(
-        node.op,
-        [None if value is None else mapping[value] for value in node.inputs],
-        [(value.name, value.type) for value in node.outputs],
-        node.attrs,
-        domain=node.domain,
-        name=node.name,
-    )
-    for attr, region in node.regions.items():
-        copy_region(region, builder.region(copy, attr), builder, mapping)
-    mapping.update(zip(node.outputs, copy.outputs, strict=True))
 
 
 def _operands(node: Node) -> Iterator[Value]:

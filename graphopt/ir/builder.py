@@ -101,21 +101,36 @@ def copy_region(source: Region, target: Region, builder: Builder, mapping: dict[
         if value not in mapping:
             mapping[value] = _like(value, builder.input(value.name, value.type, target))
     for node in source:
-        copy = builder.node(
-            node.op,
-            [None if v is None else mapping.get(v, v) for v in node.inputs],
-            [(v.name, v.type) for v in node.outputs],
-            node.attrs,
-            domain=node.domain,
-            name=node.name,
-            region=target,
-        )
-        copy.metadata, copy.doc, copy.origin = node.metadata, node.doc, node.origin
-        for old, new in zip(node.outputs, copy.outputs, strict=True):
-            mapping[old] = _like(old, new)
-        for attr, region in node.regions.items():
-            copy_region(region, builder.region(copy, attr), builder, mapping)
+        copy_node(node, builder, mapping, region=target)
     builder.outputs([mapping.get(v, v) for v in source.outputs], target)
+
+
+def copy_node(
+    source: Node,
+    builder: Builder,
+    mapping: dict[Value, Value],
+    *,
+    region: Region | None = None,
+    before: Node | None = None,
+) -> Node:
+    """A copy of a node and its regions, placed as by :meth:`Builder.node`; ``mapping`` as for
+    :func:`copy_region`."""
+    copy = builder.node(
+        source.op,
+        [None if v is None else mapping.get(v, v) for v in source.inputs],
+        [(v.name, v.type) for v in source.outputs],
+        source.attrs,
+        domain=source.domain,
+        name=source.name,
+        region=region,
+        before=before,
+    )
+    copy.metadata, copy.doc, copy.origin = source.metadata, source.doc, source.origin
+    for old, new in zip(source.outputs, copy.outputs, strict=True):
+        mapping[old] = _like(old, new)
+    for attr, inner in source.regions.items():
+        copy_region(inner, builder.region(copy, attr), builder, mapping)
+    return copy
 
 
 def _like(source: Value, copy: Value) -> Value:

@@ -20,8 +20,20 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from graphopt.errors import RewriteError
-from graphopt.ir.builder import Builder, copy_region
-from graphopt.ir.graph import Attr, Graph, Node, Region, Use, Value, dominates, merge_types, refines
+from graphopt.ir.builder import Builder, copy_node
+from graphopt.ir.graph import (
+    FUSED_DOMAIN,
+    FUSED_OP,
+    Attr,
+    Graph,
+    Node,
+    Region,
+    Use,
+    Value,
+    dominates,
+    merge_types,
+    refines,
+)
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.types import Type, UnknownType
@@ -219,13 +231,12 @@ class Rewriter:
         captured = list(
             dict.fromkeys(v for n in nodes for v in n.inputs if v is not None and v.producer not in inside)
         )
-        types = [output.type]
         fused = self.create(
-            "fused",
+            FUSED_OP,
             captured,
-            domain="graphopt",
+            domain=FUSED_DOMAIN,
             outputs=[output.name],
-            types=types,
+            types=[output.type],
             name=name,
             before=nodes[-1],
         )
@@ -237,13 +248,7 @@ class Rewriter:
         for value in captured:
             mapping[value] = self._builder.input(value.name, value.type, body)
         for node in nodes:
-            copy = self._builder.node(
-                node.op, [None if v is None else mapping[v] for v in node.inputs],
-                [(v.name, v.type) for v in node.outputs], node.attrs,
-                domain=node.domain, name=node.name, region=body,
-            )  # fmt: skip
-            copy.metadata, copy.doc, copy.origin = node.metadata, node.doc, node.origin
-            mapping.update(zip(node.outputs, copy.outputs, strict=True))
+            copy_node(node, self._builder, mapping, region=body)
         self._builder.outputs([mapping[output]], body)
         self.replace(output, fused.output)
         for node in reversed(nodes):
@@ -264,15 +269,7 @@ class Rewriter:
         mapping = dict(zip(region.inputs, arguments, strict=True))
         copies: list[Node] = []
         for node in region:
-            copy = self._builder.node(
-                node.op, [None if v is None else mapping.get(v, v) for v in node.inputs],
-                [(v.name, v.type) for v in node.outputs], node.attrs,
-                domain=node.domain, name=node.name, region=before.parent, before=before,
-            )  # fmt: skip
-            copy.metadata, copy.doc, copy.origin = node.metadata, node.doc, node.origin
-            mapping.update(zip(node.outputs, copy.outputs, strict=True))
-            for attr, inner in node.regions.items():
-                copy_region(inner, self._builder.region(copy, attr), self._builder, mapping)
+            copy = copy_node(node, self._builder, mapping, region=before.parent, before=before)
             transaction._undo.append(functools.partial(self._drop, copy))
             transaction.events.append(Event(EventKind.INSERTED, copy))
             copies.append(copy)
@@ -460,13 +457,6 @@ class Rewriter:
 
         transaction._undo.append(undo)
         transaction.events.append(Event(EventKind.CHANGED, node))
-
-    def set_output(self, region: Region, index: int, value: Value) -> None:
-        """Changes one output of ``region``."""
-        transaction = self._transaction()
-        old = region.outputs[index]
-        self._set_use(Use(region, index), value)
-        transaction.events.append(Event(EventKind.REPLACED, None, old, value))
 
     def erase_constant(self, value: Value) -> None:
         """Removes an unused constant.
