@@ -34,6 +34,7 @@ def _pad(context: Context, node: Node, index: int, indices: Indices) -> Expr:
     mode = text_attr(node, "mode", "constant")
     source = list(indices)
     conditions: list[Expr] = []
+    bordered: set[int] = set()
     for axis in axes:
         if out[axis] == shape[axis] and _is_zero(begins[axis]):
             continue
@@ -43,7 +44,8 @@ def _pad(context: Context, node: Node, index: int, indices: Indices) -> Expr:
             if not _is_zero(begins[axis]):
                 conditions.append(place >= 0)
             conditions.append(place < extent)
-            source[axis] = context.clamp(place, extent)
+            source[axis] = place
+            bordered.add(axis)
         else:
             source[axis] = _BORDERS[mode](place, extent)
     if mode != "constant" or not conditions:
@@ -55,8 +57,10 @@ def _pad(context: Context, node: Node, index: int, indices: Indices) -> Expr:
         return tirx.const(0, dtype) if fill is None else context.read(fill, [_ZERO] * len(shape_of(fill)))
 
     def inside() -> Expr:
-        # Made again here: whether to clamp is known only inside the branch.
-        safe = [context.clamp(place, context.extent(dim)) for place, dim in zip(source, shape, strict=True)]
+        safe = [
+            context.clamp(place, context.extent(dim)) if axis in bordered else place
+            for axis, (place, dim) in enumerate(zip(source, shape, strict=True))
+        ]
         return context.input(node, 0, safe)
 
     return context.branch(tirx.all(*conditions), inside, border)
