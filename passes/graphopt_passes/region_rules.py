@@ -9,8 +9,6 @@ from graphopt.ir.graph import Node, Use, Value
 from graphopt.ir.types import DType, TensorType
 from graphopt.ops import Kind, info, is_pure
 
-_ELEMENTWISE_TOO = frozenset({"QuantizeLinear", "DequantizeLinear"})
-
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 """Movement that only renames indices: as a node of its own it costs nothing, the data stays in place."""
 
@@ -38,7 +36,7 @@ _COSTLY = frozenset(
 def is_elementwise(node: Node) -> bool:
     """Whether each output element depends on one element of each input (by broadcasting)."""
     found = info(node)
-    return node.op in _ELEMENTWISE_TOO or (found is not None and found.kind is Kind.ELEMENTWISE)
+    return found is not None and found.kind is Kind.ELEMENTWISE
 
 
 def is_indexed(node: Node) -> bool:
@@ -53,9 +51,7 @@ def is_view(node: Node) -> bool:
 def is_heavy(node: Node) -> bool:
     """Whether ``node`` needs a loop nest of its own: products, convolutions, pools, reductions."""
     found = info(node)
-    return (
-        found is not None and found.kind in (Kind.HEAVY, Kind.REDUCTION) and node.op not in _ELEMENTWISE_TOO
-    )
+    return found is not None and found.kind in (Kind.HEAVY, Kind.REDUCTION)
 
 
 def is_cheap(node: Node) -> bool:

@@ -14,7 +14,7 @@ from graphopt.errors import PassError
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.dims import sym
 from graphopt.ir.graph import Value
-from graphopt.ir.types import UnknownType
+from graphopt.ir.types import UnknownType, tensor
 
 N = sym("n")
 
@@ -227,3 +227,13 @@ def test_passes_on_single_nodes_say_so(name: str) -> None:
     graph = m.done(m("Relu", _conv(m, x)))
     with pytest.raises(PassError, match="inline-regions"):
         apply(graph, f"fuse-regions,{name}")
+
+
+def test_an_operator_of_the_same_name_in_another_domain_stays_alone() -> None:
+    m = Model()
+    x = m("Relu", m.input("x", N, 4))
+    inputs = [x, m.const(0.5), m.const(3, dtype=np.uint8)]
+    node = m.builder.node("QuantizeLinear", inputs, [("q", tensor("u8", N, 4))], domain="com.microsoft")
+    graph = m.done(node.output)
+    apply(graph, "fuse-regions")
+    assert ops(graph) == ["Relu", "QuantizeLinear"]
