@@ -39,7 +39,13 @@ def activation_grid(low: float, high: float, symmetric: bool) -> Grid:
 
 
 def quantize_weight(weight: Floats, axis: int, per_channel: bool) -> tuple[Int8s, Floats]:
-    """Integers in -127 to 127 and their scales: one per index of ``axis``, or a scalar."""
+    """Integers in -127 to 127 and their scales: one per index of ``axis``, or a scalar.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+    if not np.isfinite(weight).all():
+        raise ValueError("a weight is infinite or not a number")
     others = tuple(i for i in range(weight.ndim) if i != axis)
     limit = np.abs(weight.astype(np.float64)).max(axis=others if per_channel else None)
     scale = np.where(limit > 0, limit / 127, 1.0).astype(np.float32)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.errors import PassError
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Effect, Pass, register_pass
@@ -83,7 +84,12 @@ class QuantizeStatic(Pass):
     def _quantize_layer(self, rewriter: Rewriter, layer: Layer, grid: Grid) -> None:
         node, weight = layer.node, layer.weight
         assert weight.const is not None
-        integers, scale = quantize_weight(weight.const.numpy(), layer.axis, self.per_channel)
+        try:
+            integers, scale = quantize_weight(weight.const.numpy(), layer.axis, self.per_channel)
+        except ValueError as error:
+            raise PassError(
+                f"{node.label}, %{weight.name}: {error}", hint="exclude this layer from quantization"
+            ) from error
         with rewriter.rewrite("quantize-layer", node):
             quantized = rewriter.constant(integers, f"{weight.name}_quantized")
             factors = rewriter.constant(scale, f"{weight.name}_scale")

@@ -111,6 +111,13 @@ def test_a_sample_that_is_not_finite_is_an_error() -> None:
         apply(graph, "quantize-static", inputs=[{"x": np.zeros((1, 4), np.float32)}])
 
 
+def test_a_weight_that_is_not_finite_is_an_error() -> None:
+    m = Model()
+    graph = m.done(m("MatMul", m.input("x", N, 2), m.const([[1, np.nan], [2, 3]], "w"), name="last"))
+    with pytest.raises(PassError, match='MatMul "last", %w: a weight is infinite or not a number'):
+        apply(graph, "quantize-static", inputs=[{"x": np.ones((1, 2), np.float32)}])
+
+
 def test_excluded_layers_stay_float() -> None:
     m = Model()
     x = m.input("x", N, 4)
