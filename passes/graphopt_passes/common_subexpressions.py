@@ -82,7 +82,7 @@ def _merge_nodes(rewriter: Rewriter, region: Region, scope: Scope) -> None:
     for node in region:
         for inner in node.regions.values():
             _merge_nodes(rewriter, inner, ChainMap() if inner.is_isolated else scope.new_child())
-        if node.regions or info(node) is None or not is_pure(node):
+        if node.regions or not is_pure(node):
             continue
         first = scope.setdefault(_key(node), node)
         if first is node or not _can_stand_for(first, node):

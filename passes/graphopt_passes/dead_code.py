@@ -7,6 +7,7 @@ have no effect; nodes that draw random numbers go, since nothing else can see th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from graphopt.ir.graph import Node, Region
@@ -41,8 +42,33 @@ def _sweep(rewriter: Rewriter, region: Region) -> None:
             _sweep(rewriter, inner)
 
 
+def open_nodes(region: Region) -> Iterator[Node]:
+    """The nodes of ``region`` and of the control flow in it, in program order; bodies of fused nodes not."""
+    for node in region:
+        yield node
+        for inner in node.regions.values():
+            if not inner.is_isolated:
+                yield from open_nodes(inner)
+
+
+def erase_chain(rewriter: Rewriter, node: Node, *, constants: bool = False) -> None:
+    """Erases ``node`` if it is dead, and then the nodes that only it used; on request their constants too."""
+    pending = [node]
+    while pending:
+        dead = pending.pop()
+        if dead.erased or not is_dead(dead):
+            continue
+        inputs = dict.fromkeys(value for value in dead.inputs if value is not None)
+        rewriter.erase(dead)
+        for value in inputs:
+            if value.producer is not None:
+                pending.append(value.producer)
+            elif constants and value.is_constant and not value.num_uses:
+                rewriter.erase_constant(value)
+
+
 def is_dead(node: Node) -> bool:
     """Whether nothing uses ``node`` and its operator is known, so that it has no other effect."""
     if any(output.num_uses for output in node.outputs):
         return False
-    return node.is_fused or info(node) is not None
+    return info(node) is not None

@@ -15,7 +15,7 @@ defines the numbers of the model anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,8 +25,9 @@ from graphopt.ir.graph import Node, Region, Value, refines
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import DType, TensorType, Type
-from graphopt.ops import SEMANTICS, info, is_pure
+from graphopt.ops import SEMANTICS, is_pure
 from graphopt.pipeline import Context, Effect, Pass, register_pass
+from graphopt_passes.dead_code import erase_chain, open_nodes
 from graphopt_passes.shapes import known_tensor
 
 _AMPLIFIERS = frozenset(
@@ -90,13 +91,13 @@ class _Cone:
         self.max_bytes = max_bytes
         self.nodes: list[Node] = []
         self.members: set[Node] = set()
-        for node in _walk(body):
+        for node in open_nodes(body):
             if self._is_foldable(node):
                 self.nodes.append(node)
                 self.members.add(node)
 
     def _is_foldable(self, node: Node) -> bool:
-        if node.regions or info(node) is None or not is_pure(node):
+        if node.regions or not is_pure(node):
             return False
         if node.op == "DequantizeLinear" and not node.domain:
             return False
@@ -147,14 +148,6 @@ class _Cone:
         return total
 
 
-def _walk(region: Region) -> Iterator[Node]:
-    for node in region:
-        yield node
-        for inner in node.regions.values():
-            if not inner.is_isolated:
-                yield from _walk(inner)
-
-
 def _output_types(node: Node) -> list[Type]:
     """The types of the outputs; of an amplifier by what is known of its inputs by now."""
     types = [value.type for value in node.outputs]
@@ -186,7 +179,7 @@ def _bytes(type: TensorType) -> int:
 
 def _fold_known(rewriter: Rewriter) -> None:
     """Replaces sizes of static shapes; longer chains are the business of simplify-shapes."""
-    for node in _walk(rewriter.graph.body):
+    for node in open_nodes(rewriter.graph.body):
         if node.op in ("Shape", "Size") and not node.domain and node.output.num_uses:
             tensor = known_tensor(node.output)
             if tensor is not None:
@@ -200,20 +193,4 @@ def _replace(rewriter: Rewriter, value: Value, tensor: Tensor) -> None:
         raise EvaluationError(f"%{value.name} was computed as {tensor.type}, the graph says {value.type}")
     with rewriter.rewrite("constant", node):
         rewriter.replace(value, rewriter.constant(tensor, value.name))
-        _erase_cone(rewriter, node)
-
-
-def _erase_cone(rewriter: Rewriter, node: Node) -> None:
-    """Erases ``node`` and what only it used, constants too."""
-    pending: list[Node] = [node]
-    while pending:
-        dead = pending.pop()
-        if dead.erased or any(v.num_uses for v in dead.outputs):
-            continue
-        inputs = dict.fromkeys(v for v in dead.inputs if v is not None)
-        rewriter.erase(dead)
-        for value in inputs:
-            if value.producer is not None:
-                pending.append(value.producer)
-            elif value.is_constant and not value.num_uses:
-                rewriter.erase_constant(value)
+        erase_chain(rewriter, node, constants=True)

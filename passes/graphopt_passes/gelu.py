@@ -62,7 +62,7 @@ _scaled = one_of(
 )
 _square = one_of(op("Mul", _x, _x), op("Pow", _x, const(where=number(2.0))))
 _cube = one_of(op("Pow", _x, const(where=number(3.0))), op("Mul", _x, _square))
-_cubic = one_of(op("Add", _x, op("Mul", _cube, const(where=number(0.044715)))))
+_cubic = op("Add", _x, op("Mul", _cube, const(where=number(0.044715))))
 _bent = op("Mul", _cubic, const(where=number(math.sqrt(2 / math.pi))))
 
 

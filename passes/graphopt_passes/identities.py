@@ -16,7 +16,7 @@ from graphopt.ir.types import DType, TensorType
 from graphopt.ops import is_pure
 from graphopt.pipeline import Effect, PatternPass, register_pass
 from graphopt.rewrite import Assumes, Match, Refusal, Rule, const, one_of, op, refuse, var
-from graphopt_passes.views import VIEW_RULES
+from graphopt_passes.views import VIEW_RULES, take_x
 
 
 @register_pass("simplify-identities")
@@ -42,11 +42,6 @@ def keeps_type(match: Match) -> Refusal | None:
     if same_type(match["x"], output):
         return None
     return refuse("{} is not known to have the type of {}", match["x"], output)
-
-
-def take_x(rewriter: Rewriter, match: Match) -> Value:
-    """The replacement ``x``."""
-    return match["x"]
 
 
 def _is_inference(match: Match) -> Refusal | None:

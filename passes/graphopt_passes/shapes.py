@@ -16,7 +16,7 @@ A tensor without elements is the one case where ``-1`` can fail and the original
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import DType
 from graphopt.ops import is_pure, symbolic_content
 from graphopt.pipeline import Context, Effect, Pass, register_pass
-from graphopt_passes.dead_code import is_dead
+from graphopt_passes.dead_code import erase_chain, open_nodes
 
 _MAX_ELEMENTS = 64
 _Sources = dict[Dim, tuple[Value, int]]
@@ -82,19 +82,11 @@ def _shape_arithmetic(body: Region) -> list[Node]:
     """Nodes that depend on Shape or Size through integers, and those that take such values."""
     found: list[Node] = []
     derived: set[Value] = set()
-    for node in _walk(body):
+    for node in open_nodes(body):
         if node.op in ("Shape", "Size") or any(v in derived for v in node.inputs):
             found.append(node)
             derived.update(v for v in node.outputs if _is_small(v))
     return found
-
-
-def _walk(region: Region) -> Iterator[Node]:
-    for node in region:
-        yield node
-        for inner in node.regions.values():
-            if not inner.is_isolated:
-                yield from _walk(inner)
 
 
 def _is_small(value: Value) -> bool:
@@ -114,7 +106,7 @@ def _simplify_content(rewriter: Rewriter, node: Node, value: Value, sources: _So
     if tensor is not None:
         with rewriter.rewrite("known-content", node):
             rewriter.replace(value, rewriter.constant(tensor))
-            _erase_chain(rewriter, node)
+            erase_chain(rewriter, node)
         return
     content = symbolic_content(value)
     if content is None or value.tensor.dtype is not DType.I64 or _reads_inputs(node, sources):
@@ -122,7 +114,7 @@ def _simplify_content(rewriter: Rewriter, node: Node, value: Value, sources: _So
     if all(isinstance(dim, int) or dim in sources for dim in content):
         with rewriter.rewrite("sizes-of-inputs", node):
             rewriter.replace(value, _read_sizes(rewriter, value, content, sources))
-            _erase_chain(rewriter, node)
+            erase_chain(rewriter, node)
 
 
 def _reads_inputs(node: Node, sources: _Sources) -> bool:
@@ -175,17 +167,6 @@ def _read_run(rewriter: Rewriter, run: list[Dim], sources: _Sources) -> Value:
     return rewriter.create("Shape", [value], {"start": axis, "end": axis + len(run)}).output
 
 
-def _erase_chain(rewriter: Rewriter, node: Node) -> None:
-    """Erases ``node`` and then what only it used, as far as nothing else needs them."""
-    pending = [node]
-    while pending:
-        dead = pending.pop()
-        if not dead.erased and is_dead(dead):
-            producers = [v.producer for v in dead.inputs if v is not None and v.producer is not None]
-            rewriter.erase(dead)
-            pending += producers
-
-
 # --- operands -------------------------------------------------------------------------------------
 
 
@@ -206,7 +187,7 @@ def _simplify_target(rewriter: Rewriter, node: Node) -> None:
         rewriter.set_input(node, index, rewriter.constant(np.array(target, dtype.numpy)))
         rewriter.set_attr(node, "allowzero", None)
         if operand.producer is not None:
-            _erase_chain(rewriter, operand.producer)
+            erase_chain(rewriter, operand.producer)
 
 
 def _reshape_target(node: Node, content: Sequence[Dim]) -> list[int] | None:

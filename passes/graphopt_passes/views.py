@@ -14,23 +14,20 @@ import numpy as np
 from graphopt.ir.dims import product
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.rewriter import Rewriter
-from graphopt.ir.types import TensorType
-from graphopt.rewrite import Match, Refusal, Rule, one_of, op, refuse, var
+from graphopt.rewrite import Match, Refusal, Rule, op, refuse, var
+from graphopt_passes.region_rules import same_shape
 
 RESHAPING = ("Reshape", "Squeeze", "Unsqueeze", "Flatten")
 
 
-def _same_shape(a: Value, b: Value) -> bool:
-    return isinstance(a.type, TensorType) and a.tensor.shape is not None and a.tensor.shape == b.tensor.shape
-
-
 def _keeps_shape(match: Match) -> Refusal | None:
-    if _same_shape(match["x"], match.root.output):
+    if same_shape(match["x"], match.root.output):
         return None
     return refuse("{} is not known to have the shape of {}", match["x"], match.root.output)
 
 
-def _take_x(rewriter: Rewriter, match: Match) -> Value:
+def take_x(rewriter: Rewriter, match: Match) -> Value:
+    """The replacement ``x``."""
     return match["x"]
 
 
@@ -134,10 +131,10 @@ _x = var("x")
 _reshaped = op(RESHAPING, _x, ..., shared=True)
 
 VIEW_RULES = (
-    Rule("reshape-to-itself", op([*RESHAPING, "Expand", "Tile"], _x, ...), _take_x, _keeps_shape),
-    Rule("slice-of-all", op("Slice", _x, ...), _take_x, _slices_all),
-    Rule("pad-by-nothing", op("Pad", _x, ...), _take_x, _pads_nothing),
-    Rule("transpose-nothing", op("Transpose", _x), _take_x, _transposes_nothing),
+    Rule("reshape-to-itself", op([*RESHAPING, "Expand", "Tile"], _x, ...), take_x, _keeps_shape),
+    Rule("slice-of-all", op("Slice", _x, ...), take_x, _slices_all),
+    Rule("pad-by-nothing", op("Pad", _x, ...), take_x, _pads_nothing),
+    Rule("transpose-nothing", op("Transpose", _x), take_x, _transposes_nothing),
     Rule(
         "transpose-of-transpose",
         op("Transpose", op("Transpose", _x, name="first", shared=True)),
@@ -155,6 +152,6 @@ VIEW_RULES = (
         _swap_last,
         _merges_batch,
     ),
-    Rule("reshaped-back", one_of(op(RESHAPING, _reshaped, ...)), _take_x, _keeps_shape),
+    Rule("reshaped-back", op(RESHAPING, _reshaped, ...), take_x, _keeps_shape),
     Rule("reshape-of-reshape", op("Reshape", _reshaped, var("target")), _reshape_once, _target_stands_alone),
 )
