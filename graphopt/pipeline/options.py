@@ -110,6 +110,8 @@ def format_value(value: object) -> str:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return repr(float(value))  # NumPy's floats say in their repr what they are
     return _word(value) if isinstance(value, str) else repr(value)
 
 

@@ -86,7 +86,7 @@ class PruneMagnitude(Pass):
 
     def _count(self, size: int) -> int:
         """``floor(sparsity * size)`` of the sparsity as it is written: 0.29 of 100 is 29."""
-        return int(Fraction(repr(self.sparsity)) * size)
+        return int(Fraction(repr(float(self.sparsity))) * size)
 
 
 def magnitudes(value: Value) -> Magnitudes:

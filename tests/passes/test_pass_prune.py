@@ -13,7 +13,7 @@ from pass_graphs import Model, apply, ops, random
 
 from graphopt.errors import PipelineError
 from graphopt.ir.graph import Graph
-from graphopt.pipeline import Pipeline
+from graphopt.pipeline import Pipeline, passes
 
 # Few different magnitudes, so that ties are the rule.
 WEIGHTS = st.lists(st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 1.5]), min_size=12, max_size=12)
@@ -116,6 +116,15 @@ def test_every_kind_of_layer_and_only_floats() -> None:
     report = apply(graph, "prune-magnitude{sparsity=1.0}")
     assert [layer["size"] for layer in report.rows[0].notes["layers"]] == [16, 32, 21]
     assert ops(graph) == ["Conv", "ConvTranspose", "MatMul", "MatMulInteger", "MatMul"]
+
+
+def test_options_may_be_numbers_of_numpy() -> None:
+    made = passes()["prune-magnitude"](sparsity=np.float64(0.25))  # type: ignore[call-arg]
+    assert str(made) == "prune-magnitude{sparsity=0.25}"
+    assert Pipeline.parse(str(made)).passes == (made,)
+    m = Model()
+    graph = m.done(m("MatMul", m.input("x", 1, 4), m.const(random(4, 1))))
+    assert Pipeline((made,)).run(graph).rows[0].notes["layers"][0]["zeroed"] == 1
 
 
 @pytest.mark.parametrize("text", ["sparsity=1.5", "sparsity=-0.1", "threshold=-1.0", "scope=model"])
