@@ -45,9 +45,8 @@ class EliminateCommonSubexpressions(Pass):
             assert data is not None
             if data.nbytes <= self.max_constant_bytes:
                 small.setdefault((data.dtype, data.shape), []).append(value)
-            elif data.source is not None:
-                # Identity is only compared: it orders nothing.
-                large.setdefault((data.dtype, data.shape, id(data.source)), []).append(value)
+            elif isinstance(data.source, Hashable) and data.source is not None:
+                large.setdefault((data.dtype, data.shape, data.source), []).append(value)
         merged: list[Value] = []
         for group in small.values():
             if len(group) > 1:

@@ -130,10 +130,11 @@ def test_large_constants_are_not_read() -> None:
 
     m = Model()
     x = m.input("x", sym("n"), 64)
-    for _ in range(2):
-        data = Tensor(DType.F32, (64, 64), load)
+    for source in (None, None, ("file", 0), ("file", 0), ("file", 64)):
+        data = Tensor(DType.F32, (64, 64), load, source=source)
         x = m("MatMul", x, m.builder.constant(data))
     graph = m.done(x)
     apply(graph, "eliminate-common-subexpressions,simplify-identities,fold-constants,eliminate-dead-code")
-    assert ops(graph) == ["MatMul", "MatMul"]
+    assert ops(graph) == ["MatMul"] * 5
+    assert len(graph.constants) == 4, "what lies at one place of a file is one constant"
     assert all(isinstance(v.type, TensorType) for v in graph.constants.values())
