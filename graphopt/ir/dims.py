@@ -18,6 +18,8 @@ from typing import Union
 from graphopt.errors import TextError
 
 Dim = Union[int, "SymDim"]
+_MAX_PRODUCTS = 1 << 14
+"""Terms of one product; only a text made to be slow has more."""
 Shape = tuple[Dim, ...]
 
 
@@ -133,6 +135,8 @@ def _add(a: SymDim, b: Dim) -> Dim:
 
 @_memo
 def _multiply(a: SymDim, b: Dim) -> Dim:
+    if isinstance(b, SymDim) and len(a.terms) * len(b.terms) > _MAX_PRODUCTS:
+        raise ValueError("a dimension with too many terms")
     total: dict[Monomial, int] = {}
     for left, x in a.terms:
         for right, y in _terms(b):

@@ -90,3 +90,9 @@ def test_equal_dimensions_are_equal() -> None:
 def test_what_is_no_dimension(text: str) -> None:
     with pytest.raises(TextError):
         parse(text)
+
+
+def test_products_of_many_sums_are_refused() -> None:
+    text = "*".join(f"(a{i} + b{i})" for i in range(40))
+    with pytest.raises(TextError):
+        parse(text)
