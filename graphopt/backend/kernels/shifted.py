@@ -36,13 +36,11 @@ from graphopt.backend.kernels.emit import (
     workspace,
 )
 from graphopt.backend.kernels.geometry import Planes, plan_planes
-from graphopt.backend.kernels.machine import Machine, RegisterTile
+from graphopt.backend.kernels.machine import RegisterTile
 from graphopt.backend.kernels.tile import Tile, emit_sum
 
-# Taps times rows of a tile that stand in the innermost loop's body. With 16 registers, all of them
-# in use, LLVM spills when more than a tap or two stand there.
+# Taps times rows of a tile that stand in the innermost loop's body.
 _UNROLLED_ROWS = 48
-_UNROLLED_ROWS_FEW_REGISTERS = 6
 
 
 @dataclass(frozen=True)
@@ -278,7 +276,7 @@ def _emit_tile(
     def initial(m: int, v: int) -> Expr:
         return T.broadcast(kernel.w[w_base + m] * kernel.arithmetic.header_factor(), lanes)
 
-    looped = _looped_axes(spec.kernel, rows, kernel.arithmetic.machine)
+    looped = _looped_axes(spec.kernel, rows)
 
     def step(tile: Tile, channel: Expr) -> None:
         with ExitStack() as stack:
@@ -298,7 +296,10 @@ def _emit_tile(
                     lambda m, w_row=w_row: kernel.w[w_row + m],  # type: ignore[misc]
                     scalars_are_weights=True,
                 )
-            tile.commit()
+                if rows > 1:  # tap by tap: accumulator by accumulator, all taps' inputs would be live
+                    tile.commit()
+            if rows == 1:
+                tile.commit()
 
     tile = emit_sum(kernel.arithmetic, shape, kernel.channels, spec.taps, step, initial if header else None)
     for m in range(rows):
@@ -306,12 +307,10 @@ def _emit_tile(
             store_lanes(slab, position + (m * planes.slab + v * lanes), lanes, tile.vector(m, v))
 
 
-def _looped_axes(kernel: tuple[int, ...], rows: int, machine: Machine) -> int:
+def _looped_axes(kernel: tuple[int, ...], rows: int) -> int:
     """How many leading axes of the kernel are loops, the rest being unrolled."""
-    few = machine.vector_registers < 32 and rows > 1
-    limit = _UNROLLED_ROWS_FEW_REGISTERS if few else _UNROLLED_ROWS
     for axes in range(len(kernel)):
-        if math.prod(kernel[axes:]) * rows <= limit:
+        if math.prod(kernel[axes:]) * rows <= _UNROLLED_ROWS:
             return axes
     return len(kernel)
 
