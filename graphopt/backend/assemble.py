@@ -138,9 +138,7 @@ def _is_computed(value: Value, constants: Constants) -> bool:
 class _Module:
     """Builds ``main``."""
 
-    def __init__(
-        self, graph: Graph, cache: KernelCache, calls: Sequence[Call], constants: Constants
-    ) -> None:
+    def __init__(self, graph: Graph, cache: KernelCache, calls: Sequence[Call], constants: Constants) -> None:
         self.graph = graph
         self.constants = constants
         self.calls = calls

@@ -71,9 +71,7 @@ class KernelRegion:
     @cached_property
     def constants(self) -> dict[Value, Tensor]:
         """Data of the leaves that are constants."""
-        return {
-            value: data for value, data in zip(self.inputs, self.data, strict=True) if data is not None
-        }
+        return {value: data for value, data in zip(self.inputs, self.data, strict=True) if data is not None}
 
     @cached_property
     def key(self) -> Hashable:

@@ -196,9 +196,7 @@ def emit_integer_matmul(
     form = ("gemm_int8", packed_shape, wide, None if zeros[1] is None else zeros[1].name)
     buffer = work.arguments.pack(weights, Packed(packed_shape, "int32", pack, form))
     zero = scalar_zero(work, zeros[0])
-    emit_gemm_int8(
-        spec, target, read, buffer, lambda value, at: sink(value, out_at(*at)), zero, wide
-    )
+    emit_gemm_int8(spec, target, read, buffer, lambda value, at: sink(value, out_at(*at)), zero, wide)
     return True
 
 
@@ -272,7 +270,7 @@ def _unpacked(work: Work, node: Node, sink: Sink, shape: Matrices, *, transposed
         extents[-1],
         batch=tuple(extents[:-3]),
         packed=False,
-        b_transposed=transposed or _lies_transposed(work, b, shape.right),
+        b_transposed=transposed or _lies_transposed(work, b, shape),
         dtype=dtype_of(node.outputs[0]),
     )
 
@@ -284,11 +282,11 @@ def _unpacked(work: Work, node: Node, sink: Sink, shape: Matrices, *, transposed
     )
 
 
-def _lies_transposed(work: Work, value: Value, index_of: Callable[[Indices], Indices]) -> bool:
+def _lies_transposed(work: Work, value: Value, shape: Matrices) -> bool:
     """Whether neighbours along a column are neighbours in memory."""
-    variables = tuple(tirx.Var(f"i{axis}", "int64") for axis in range(max(len(shape_of(value)), 2)))
+    variables = tuple(tirx.Var(f"i{axis}", "int64") for axis in range(len(shape.batch) + 2))
     with work.context.tracing() as trace:
-        work.context.read(value, index_of(variables))
+        work.context.read(value, shape.right(variables))
     for _, offset in trace.loads[-1:]:
         found = tvm.sym.detect_linear_equation(tvm.sym.Analyzer().simplify(offset), list(variables))
         steps = [int(step) if isinstance(step, tirx.IntImm) else 0 for step in found]

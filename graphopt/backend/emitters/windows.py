@@ -27,12 +27,14 @@ class Window:
     dilation: int
     pad: Expr
     pad_end: Expr
+    ceil: bool = False
+    """Whether the last window may run over the end."""
 
     @property
     def padded(self) -> bool:
         """Whether a window can lie partly outside of the input."""
         if not (isinstance(self.size, int) and isinstance(self.out, int) and isinstance(self.pad, int)):
-            return not (self.pad == 0 and self.pad_end == 0) if isinstance(self.pad, int) else True
+            return self.ceil or not isinstance(self.pad, int) or not (self.pad == 0 and self.pad_end == 0)
         last = (self.out - 1) * self.stride + (self.kernel - 1) * self.dilation
         return self.pad > 0 or last >= self.size
 
@@ -68,7 +70,7 @@ def windows_of(node: Node, symbols: Symbols, kernel: Shape, size: Shape, out: Sh
                 begin, end = same_pads(extent, k, s, d, upper)
             else:
                 begin, end = _dynamic_pads(symbols, extent, out[axis], (k, s, d), upper)
-        result.append(Window(extent, out[axis], k, s, d, begin, end))
+        result.append(Window(extent, out[axis], k, s, d, begin, end, bool(node.attrs.get("ceil_mode", 0))))
     return result
 
 

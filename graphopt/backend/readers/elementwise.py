@@ -103,6 +103,14 @@ def _sign(x: Expr) -> Expr:
     return tirx.Select(x > zero, one, tirx.Select(x < zero, const(-1, x), zero if not is_float(x) else x))
 
 
+def _sinh(context: Context, x: Expr) -> Expr:
+    """Near 0 the difference of exponentials would cancel."""
+    half = context.bind(context.math("tanh", const(0.5, x) * x))
+    small = const(2, x) * half / (const(1, x) - half * half)
+    large = const(0.5, x) * (context.math("exp", x) - context.math("exp", -x))
+    return tirx.Select(tirx.abs(x) < const(1, x), small, large)
+
+
 def _select_negative(x: Expr, negative: Expr) -> Expr:
     return tirx.Select(x < const(0, x), negative, x)
 
@@ -150,7 +158,7 @@ def _rounded(name: str) -> Callable[[Context, Node, Expr], Expr]:
 
 
 _TRANSCENDENTAL = (
-    "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Tanh", "Asinh", "Acosh",
+    "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Tanh", "Asinh", "Acosh",
     "Atanh", "Erf",
 )  # fmt: skip
 for _name in _TRANSCENDENTAL:
@@ -160,6 +168,7 @@ _unary(
     "Cosh",
     lambda context, node, x: const(0.5, x) * (context.math("exp", x) + context.math("exp", -x)),
 )
+_unary("Sinh", lambda context, node, x: _sinh(context, x))
 _unary("Abs", lambda context, node, x: x if type_of(x).startswith("uint") else tirx.abs(x))
 _unary("Neg", lambda context, node, x: -x)
 _unary("Sign", lambda context, node, x: _sign(x))
@@ -290,7 +299,9 @@ def _bit_shift(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     bits = int(type_of(x).lstrip("uint"))
     shifted = tirx.shift_left(x, y) if left else tirx.shift_right(x, y)
     # All bits shifted out: what is left is the sign.
-    emptied = const(0, x) if left or type_of(x).startswith("uint") else tirx.shift_right(x, const(bits - 1, x))
+    emptied = (
+        const(0, x) if left or type_of(x).startswith("uint") else tirx.shift_right(x, const(bits - 1, x))
+    )
     return tirx.Select(y < const(bits, y), shifted, emptied)
 
 

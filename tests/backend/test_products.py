@@ -1,0 +1,175 @@
+"""Convolutions and matrix products with everything that goes through their epilogues, and the fallbacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from tests.backend.programs import check, numbers
+
+N = helper.make_node
+
+
+@pytest.mark.parametrize("constant", [True, False], ids=["packed", "computed"])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [((5, 7), (7, 9)), ((3, 5, 7), (7, 9)), ((2, 3, 5, 7), (2, 3, 7, 33)), ((7,), (7, 9)), ((5, 7), (7,)),
+     ((7,), (7,)), ((2, 1, 5, 7), (3, 7, 9)), ((1, 5, 7), (4, 7, 9))],
+)  # fmt: skip
+def test_matmul_of_all_ranks(a: tuple[int, ...], b: tuple[int, ...], constant: bool) -> None:
+    x, w = numbers(0, *a), numbers(1, *b)
+    nodes = [N("MatMul", ["x", "w"], ["y"])]
+    check(nodes, {"x": x} if constant else {"x": x, "w": w}, {"w": w} if constant else {})
+
+
+def test_matmul_with_dynamic_sizes_and_an_epilogue() -> None:
+    nodes = [
+        N("MatMul", ["x", "w"], ["p"]),
+        N("Add", ["p", "b"], ["s"]),
+        N("Gelu", ["s"], ["g"]),
+        N("Add", ["g", "r"], ["y"]),
+    ]
+    inputs = {"x": numbers(0, 3, 11, 24), "r": numbers(3, 3, 11, 40)}
+    dims = {"x": ["n", "t", 24], "r": ["n", "t", 40]}
+    constants = {"w": numbers(1, 24, 40), "b": numbers(2, 40)}
+    check(nodes, inputs, constants, dims=dims, pipeline="fuse-regions")
+
+
+def test_attention() -> None:
+    """Transposed operands are read in place; the scale and the mask join the softmax."""
+    nodes = [
+        N("Transpose", ["q"], ["qt"], perm=[0, 2, 1, 3]),
+        N("Transpose", ["k"], ["kt"], perm=[0, 2, 3, 1]),
+        N("Transpose", ["v"], ["vt"], perm=[0, 2, 1, 3]),
+        N("MatMul", ["qt", "kt"], ["s"]),
+        N("Mul", ["s", "scale"], ["m"]),
+        N("Add", ["m", "mask"], ["a"]),
+        N("Softmax", ["a"], ["p"]),
+        N("MatMul", ["p", "vt"], ["o"]),
+        N("Transpose", ["o"], ["y"], perm=[0, 2, 1, 3]),
+    ]
+    inputs = {name: numbers(i, 2, 9, 4, 8) for i, name in enumerate("qkv")}
+    dims: dict[str, list[int | str]] = {name: ["b", "t", 4, 8] for name in "qkv"}
+    inputs["mask"] = np.where(numbers(5, 2, 1, 1, 9) > 0, 0, -1e4).astype(np.float32)
+    dims["mask"] = ["b", 1, 1, "t"]
+    check(nodes, inputs, {"scale": np.float32(0.35)}, dims=dims, pipeline="fuse-regions")
+
+
+@pytest.mark.parametrize("trans_a", [0, 1])
+@pytest.mark.parametrize("trans_b", [0, 1])
+@pytest.mark.parametrize("constant", [True, False])
+def test_gemm(trans_a: int, trans_b: int, constant: bool) -> None:
+    a = numbers(0, *((6, 17)[:: -1 if trans_a else 1]))
+    b = numbers(1, *((17, 21)[:: -1 if trans_b else 1]))
+    nodes = [N("Gemm", ["a", "b", "c"], ["y"], transA=trans_a, transB=trans_b, alpha=0.5, beta=2.0)]
+    inputs = {"a": a} if constant else {"a": a, "b": b}
+    check(nodes, inputs, {"c": numbers(2, 21)} | ({"b": b} if constant else {}))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float64, np.float16])
+def test_products_of_other_types(dtype: type) -> None:
+    check([N("MatMul", ["x", "w"], ["y"])], {"x": numbers(0, 4, 9, dtype=dtype), "w": numbers(1, 9, 20, dtype=dtype)}, tolerance=2e-3)  # fmt: skip
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_convolutions(data: st.DataObject) -> None:
+    rank, groups = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([1, 1, 2, 4]))
+    inner, outer = groups * data.draw(st.integers(1, 3)), groups * data.draw(st.integers(1, 5))
+    kernel = [data.draw(st.integers(1, 3)) for _ in range(rank)]
+    size = [data.draw(st.sampled_from([5, 8, 17])) for _ in range(rank)]
+    attrs: dict[str, Any] = {
+        "group": groups,
+        "strides": [data.draw(st.integers(1, 2)) for _ in range(rank)],
+        "dilations": [data.draw(st.integers(1, 2)) for _ in range(rank)],
+        "pads": [data.draw(st.integers(0, 2)) for _ in range(2 * rank)],
+    }
+    nodes = [
+        N("Conv", ["x", "w", "b"], ["c"], **attrs),
+        N("HardSwish", ["c"], ["h"]),
+        N("Mul", ["h", "s"], ["y"]),
+    ]
+    constants = {"b": numbers(2, outer), "s": numbers(3, 1, outer, *[1] * rank)}
+    weights = {"w": numbers(1, outer, inner // groups, *kernel)}
+    packed = data.draw(st.booleans())
+    dims = {"x": ["n", inner, *(f"s{i}" for i in range(rank))]} if data.draw(st.booleans()) else {}
+    inputs = {"x": numbers(0, 2, inner, *size)} | ({} if packed else weights)
+    check(
+        nodes,
+        inputs,
+        constants | (weights if packed else {}),
+        dims=dims,
+        pipeline="fuse-regions",
+        tolerance=3e-5,
+    )
+
+
+@pytest.mark.parametrize("auto_pad", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+def test_automatic_padding(auto_pad: str) -> None:
+    attrs = {"auto_pad": auto_pad, "strides": [2, 2]}
+    x, w = numbers(0, 1, 3, 8, 11), numbers(1, 4, 3, 3, 3)
+    check([N("Conv", ["x", "w"], ["y"], **attrs)], {"x": x}, {"w": w})
+
+
+@pytest.mark.parametrize(
+    "attrs",
+    [
+        {"strides": [2, 2]},
+        {"strides": [2, 1], "pads": [1, 0, 1, 2], "output_padding": [1, 0]},
+        {"dilations": [2, 2], "group": 2},
+        {"strides": [3, 2], "auto_pad": "SAME_UPPER"},
+    ],
+)
+def test_transposed_convolutions(attrs: dict[str, Any]) -> None:
+    x, w = numbers(0, 2, 4, 6, 7), numbers(1, 4, 3, 3, 3)
+    bias = numbers(2, 3 * attrs.get("group", 1))
+    check([N("ConvTranspose", ["x", "w", "b"], ["y"], **attrs)], {"x": x}, {"w": w, "b": bias})
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("weight_zero", [0, 3])
+def test_integer_products(signed: bool, weight_zero: int) -> None:
+    kind = np.int8 if signed else np.uint8
+    rng = np.random.default_rng(0)
+    low, high = (-128, 128) if signed else (0, 256)
+    x = rng.integers(low, high, (2, 6, 9, 10)).astype(kind)
+    w = rng.integers(-128, 128, (5, 6, 3, 3)).astype(np.int8)
+    m = rng.integers(-128, 128, (10, 21)).astype(np.int8)
+    constants = {"w": w, "m": m, "xz": np.asarray(7, kind), "wz": np.asarray(weight_zero, np.int8)}
+    nodes = [
+        N("ConvInteger", ["x", "w", "xz", "wz"], ["c"], pads=[1, 1, 1, 1]),
+        N("MatMulInteger", ["x", "m", "xz", "wz"], ["p"]),
+    ]
+    check(nodes, {"x": x}, constants, outputs=["c", "p"], dims={"x": ["n", 6, 9, 10]})
+
+
+def test_integer_product_of_two_inputs() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 256, (5, 12)).astype(np.uint8), rng.integers(0, 256, (12, 9)).astype(np.uint8)
+    constants = {"az": np.uint8(3), "bz": np.uint8(200)}
+    check([N("MatMulInteger", ["a", "b", "az", "bz"], ["y"])], {"a": a, "b": b}, constants)
+
+
+def test_quantized_operators() -> None:
+    rng = np.random.default_rng(0)
+    x, w = (
+        rng.integers(0, 256, (1, 3, 8, 9)).astype(np.uint8),
+        rng.integers(-128, 128, (4, 3, 3, 3)).astype(np.int8),
+    )
+    constants = {"w": w, "xs": np.float32(0.02), "xz": np.uint8(120), "ws": np.float32([0.01, 0.02, 0.005, 0.01]),
+                 "wz": np.zeros(4, np.int8), "ys": np.float32(0.1), "yz": np.uint8(128),
+                 "b": rng.integers(-500, 500, 4).astype(np.int32)}  # fmt: skip
+    nodes = [N("QLinearConv", ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"], ["y"], strides=[2, 1])]
+    check(nodes, {"x": x}, constants)
+
+
+def test_weights_that_are_computed_are_computed_at_compile_time() -> None:
+    """int8 weights that are widened and scaled become packed float weights."""
+    nodes = [N("Cast", ["q"], ["f"], to=1), N("Mul", ["f", "s"], ["w"]), N("MatMul", ["x", "w"], ["y"])]
+    constants = {"q": numbers(1, 16, 24, dtype=np.int8), "s": np.float32(0.02)}
+    check(nodes, {"x": numbers(0, 5, 16)}, constants)
