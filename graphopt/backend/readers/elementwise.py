@@ -365,7 +365,8 @@ def _cast(context: Context, node: Node, index: int, indices: Indices) -> Expr:
 
 @reader("BitCast")
 def _bit_cast(context: Context, node: Node, index: int, indices: Indices) -> Expr:
-    return tirx.reinterpret(dtype_of(node.outputs[0]), context.input(node, 0, indices))
+    x, wanted = countable(context.input(node, 0, indices)), dtype_of(node.outputs[0])
+    return cast_to(x, wanted) if wanted == "bool" else tirx.reinterpret(wanted, x)
 
 
 def cast_to(x: Expr, wanted: str) -> Expr:
