@@ -59,9 +59,9 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     variants: tuple[Variant, ...]
-    libraries: Mapping[str, bytes]
-    weights: Mapping[str, Array]
-    graph_files: Mapping[str, bytes]
+    libraries: Mapping[str, bytes] = field(repr=False)
+    weights: Mapping[str, Array] = field(repr=False)
+    graph_files: Mapping[str, bytes] = field(repr=False)
     pipeline: str = ""
     source_sha256: str = ""
     producer: Mapping[str, str] = field(default_factory=dict)

@@ -92,7 +92,7 @@ def random_inputs(specs: Sequence[TensorSpec], seed: int, dims: dict[str, int]) 
     """Arrays for inputs of this kind; symbolic dimensions are 1 unless ``dims`` says more.
 
     Raises:
-        InputError: no input has a dimension of this name.
+        InputError: no input has a dimension of this name, or one does not fit into memory.
     """
     import numpy as np
 
@@ -111,10 +111,13 @@ def random_inputs(specs: Sequence[TensorSpec], seed: int, dims: dict[str, int]) 
     for spec, dimensions in zip(specs, shapes, strict=True):
         shape = tuple(evaluate(dim, sizes) for dim in dimensions)
         dtype = numpy_dtype(spec.dtype)
-        if dtype.kind in "bui":
-            arrays[spec.name] = generator.integers(0, 2, shape).astype(dtype)
-        else:
-            arrays[spec.name] = generator.standard_normal(shape).astype(dtype)
+        try:
+            if dtype.kind in "bui":
+                arrays[spec.name] = generator.integers(0, 2, shape).astype(dtype)
+            else:
+                arrays[spec.name] = generator.standard_normal(shape).astype(dtype)
+        except (MemoryError, ValueError) as error:
+            raise InputError(f"input {spec.name!r} of shape {shape} does not fit into memory") from error
     return arrays
 
 
@@ -133,15 +136,12 @@ def _row(name: str, array: Array) -> dict[str, Any]:
 
 
 def _write(path: Path, arrays: dict[str, Array]) -> None:
-    import os
-
     import numpy as np
 
-    partial = path.with_name(path.name + ".partial")
+    from graphopt.ir.files import replacing
+
     try:
-        with open(partial, "wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise InputError(f"{path}: can't be written ({error.strerror})") from error

@@ -8,13 +8,13 @@ as JSON.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from graphopt.errors import TextError
+from graphopt.ir.files import replacing
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.types import DType, TensorType
 
@@ -44,18 +44,13 @@ class Sidecar:
 
     def save(self, path: Path) -> None:
         """Writes the constants that were added; one of them at a time is in memory."""
-        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-                for digest, tensor in self.tensors.items():
-                    # A fixed date, so that the same constants make the same bytes.
-                    info = zipfile.ZipInfo(f"{digest}.npy")
-                    with archive.open(info, "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, _store(tensor), allow_pickle=False)
-                    tensor.release()
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for digest, tensor in self.tensors.items():
+                # A fixed date, so that the same constants make the same bytes.
+                info = zipfile.ZipInfo(f"{digest}.npy")
+                with archive.open(info, "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, _store(tensor), allow_pickle=False)
+                tensor.release()
 
 
 def _store(tensor: Tensor) -> Array:

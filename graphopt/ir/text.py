@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from graphopt.errors import ModelError, TextError
+from graphopt.ir.files import replacing
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse_graph
 from graphopt.ir.printer import print_graph
@@ -29,16 +29,13 @@ def save_gir(graph: Graph, path: str | Path, *, data: bool = True) -> None:
     path = Path(path)
     sidecar = Sidecar() if data else None
     text = print_graph(graph, sidecar=sidecar)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        if sidecar is not None and sidecar.tensors:
-            sidecar.save(sidecar_path(path))
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            if sidecar is not None and sidecar.tensors:
+                sidecar.save(sidecar_path(path))
+            partial.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         raise ModelError(f"{path} can't be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_gir(path: str | Path) -> Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -9,6 +10,7 @@ from typing import BinaryIO
 import onnx
 
 from graphopt.errors import ModelError
+from graphopt.ir.files import destination
 from graphopt.ir.graph import Graph
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import DType
@@ -55,6 +57,10 @@ def write_model(graph: Graph, path: Path, *, inline: bool, external: bool | None
         external = size > EXTERNAL_LIMIT or any(
             isinstance(data.source, ExternalData) for _, data in constants
         )
+    try:
+        path = destination(path)
+    except OSError as error:
+        raise ModelError(f"{path} can't be written: {error.strerror}", hint="name a file") from error
     data_path = path.with_name(path.name + ".data")
     temporary = {
         target: target.with_name(f".{target.name}.{os.getpid()}.tmp") for target in (data_path, path)
@@ -75,7 +81,8 @@ def write_model(graph: Graph, path: Path, *, inline: bool, external: bool | None
         raise ModelError(f"{path} can't be written: {error.strerror}") from error
     finally:
         for target in written:
-            temporary[target].unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary[target].unlink()
 
 
 def serialized(model: onnx.ModelProto) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+from graphopt.errors import PipelineError
 from graphopt.ir.collector import paused_collector
 from graphopt.ir.graph import Graph
 from graphopt.ir.semantics import Semantics
@@ -67,9 +68,12 @@ class Pipeline:
         Raises:
             VerifyError: a pass broke the graph or changed its numbers.
             PassError: a pass failed.
+            PipelineError: there is no such way to verify.
         """
         from graphopt.pipeline.runner import Runner
 
+        if verify not in get_args(Verify):
+            raise PipelineError(f"verify={verify!r} is not one of {', '.join(get_args(Verify))}")
         runner = Runner(
             self, graph, context or Context(), verify=verify, dump_dir=dump_dir,
             instruments=instruments, semantics=semantics,

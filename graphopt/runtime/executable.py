@@ -31,7 +31,7 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, verify: bo
     Args:
         path: the artifact's directory, ``NAME.gopt``.
         threads: how many threads kernels use; by default one for each processor of this process.
-        verify: check the SHA-256 of every file that is used.
+        verify: check the SHA-256 of every file that is used, and of the graph's text.
 
     Raises:
         ArtifactError: the artifact is missing, damaged, edited or of another format version.
@@ -87,6 +87,8 @@ class Executable:
         self._lock = threading.Lock()
         self._signature = Signature(manifest.inputs, manifest.outputs)
         map_file(folder, variant.library, manifest.files[variant.library], verify=verify)
+        if verify and manifests.GRAPH_NAME in manifest.files:
+            map_file(folder, manifests.GRAPH_NAME, manifest.files[manifests.GRAPH_NAME], verify=True)
         self._runtime = runtime()
         self._weights = self._map_weights(verify)
         self._weight_pointers = frozenset(weight.data_ptr() for weight in self._weights)

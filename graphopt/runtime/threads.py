@@ -24,6 +24,10 @@ class _State(threading.local):
 _state = _State()
 
 
+# More threads than that only wait for each other; TVM starts as many as it is told.
+_MOST_PER_PROCESSOR = 4
+
+
 def thread_count(threads: int | None) -> int:
     """The number of threads to use: what was asked for, or as many as this process has processors.
 
@@ -32,8 +36,9 @@ def thread_count(threads: int | None) -> int:
     """
     if threads is None:
         return len(os.sched_getaffinity(0))
-    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= 1024:
-        raise InputError(f"threads must be a number from 1 to 1024, not {threads!r}")
+    most = _MOST_PER_PROCESSOR * (os.cpu_count() or 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
+        raise InputError(f"threads must be a number from 1 to {most} on this machine, not {threads!r}")
     return threads
 
 

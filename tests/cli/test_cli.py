@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -217,3 +218,25 @@ def test_output_that_can_not_be_written(folder: Path) -> None:
     assert_refused(done, "folder.gir")
     done = graphopt("opt", folder / "net.onnx", "-o", folder / "y.onnx", "--dump", folder / "net.onnx")
     assert_refused(done, "net.onnx")
+
+
+def test_only_plain_files_are_replaced(folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    assert_refused(
+        graphopt("opt", folder / "net.onnx", "-o", tmp_path / "pipe.onnx"), "pipe.onnx", "plain file"
+    )
+    (tmp_path / "real.onnx").write_bytes(b"old")
+    (tmp_path / "link.onnx").symlink_to("real.onnx")
+    assert graphopt("opt", folder / "net.onnx", "-o", tmp_path / "link.onnx").returncode == 0
+    assert (tmp_path / "link.onnx").is_symlink()
+    onnx.checker.check_model(onnx.load(tmp_path / "real.onnx"))
+    (tmp_path / "file").write_text("")
+    for name in ("o.onnx", "o.gir"):
+        assert_refused(graphopt("opt", folder / "net.onnx", "-o", tmp_path / "file" / name), name)
+    done = graphopt("run", folder / "net.gopt", "--random", "-o", tmp_path / "file" / "o.npz")
+    assert_refused(done, "o.npz")
+
+
+def test_absurd_requests_of_run(folder: Path) -> None:
+    assert_refused(graphopt("run", folder / "net.gopt", "--random", "--dim", f"n={10**12}"), "memory")
+    assert_refused(graphopt("run", folder / "net.gopt", "--random", "--threads", "1000"), "threads")

@@ -163,7 +163,8 @@ class Context:
             return _ZERO
         if dim == whole:
             return index
-        return tirx.Select(self.extent(dim) == 1, _ZERO, index)
+        # Sizes that don't fit together are the caller's fault; they must not read other memory.
+        return tirx.Select(self.extent(dim) == 1, _ZERO, tirx.min(index, self.extent(dim) - 1))
 
     def read_flat(self, value: Value, offset: Expr) -> Expr | None:
         """The element at a row-major offset; None where that can't be loaded directly."""
