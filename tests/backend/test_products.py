@@ -173,3 +173,22 @@ def test_weights_that_are_computed_are_computed_at_compile_time() -> None:
     nodes = [N("Cast", ["q"], ["f"], to=1), N("Mul", ["f", "s"], ["w"]), N("MatMul", ["x", "w"], ["y"])]
     constants = {"q": numbers(1, 16, 24, dtype=np.int8), "s": np.float32(0.02)}
     check(nodes, {"x": numbers(0, 5, 16)}, constants)
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize(("hidden", "inputs"), [(32, 20), (5, 3)])
+def test_lstm(direction: str, hidden: int, inputs: int) -> None:
+    """Also with all sizes static and no initial state: scratch must not share memory."""
+    ways = 2 if direction == "bidirectional" else 1
+    constants = {
+        "w": numbers(1, ways, 4 * hidden, inputs) * np.float32(0.3),
+        "r": numbers(2, ways, 4 * hidden, hidden) * np.float32(0.3),
+        "b": numbers(3, ways, 8 * hidden),
+    }
+    x, state = numbers(0, 9, 3, inputs), {name: numbers(4, ways, 3, hidden) for name in ("h", "c")}
+    attrs = {"hidden_size": hidden, "direction": direction}
+    dims = {"x": ["t", "n", inputs], "h": [ways, "n", hidden], "c": [ways, "n", hidden]}
+    full = N("LSTM", ["x", "w", "r", "b", "", "h", "c"], ["y", "yh", "yc"], **attrs)
+    check([full], {"x": x, **state}, constants, outputs=["y", "yh", "yc"], dims=dims)
+    del constants["b"]
+    check([N("LSTM", ["x", "w", "r"], ["y"], **attrs)], {"x": x}, constants)

@@ -1,6 +1,16 @@
 """Emitters of operators that need loops of their own. Importing registers them all."""
 
-from graphopt.backend.emitters import convolve, einsum, matmul, normalize, pool, quantized, reduce, scan
+from graphopt.backend.emitters import (
+    convolve,
+    einsum,
+    matmul,
+    normalize,
+    pool,
+    quantized,
+    recurrent,
+    reduce,
+    scan,
+)
 from graphopt.backend.emitters.region import emit_region, is_emitted
 from graphopt.backend.emitters.registry import EMITTERS, Sink, Work, emitter
 from graphopt.backend.emitters.stages import Stages
@@ -19,6 +29,7 @@ __all__ = [
     "normalize",
     "pool",
     "quantized",
+    "recurrent",
     "reduce",
     "scan",
 ]
