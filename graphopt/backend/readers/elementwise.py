@@ -73,8 +73,14 @@ def _unary(op: str, function: Callable[[Context, Node, Expr], Expr]) -> None:
         return function(context, node, context.bind(args[0]))
 
 
-def _max(x: Expr, y: Expr) -> Expr:
-    return tirx.max(x, y)
+def _at_least(x: Expr, bound: Expr) -> Expr:
+    """max(x, bound), and NaN where x is: TVM's own maximum gives the bound there. Uses x twice."""
+    return tirx.Select(x < bound, bound, x)
+
+
+def _at_most(x: Expr, bound: Expr) -> Expr:
+    """min(x, bound), and NaN where x is. Uses x twice."""
+    return tirx.Select(x > bound, bound, x)
 
 
 def sigmoid(context: Context, x: Expr) -> Expr:
@@ -86,7 +92,7 @@ def sigmoid(context: Context, x: Expr) -> Expr:
 
 def _softplus(context: Context, x: Expr) -> Expr:
     # log(1 + exp(x)) overflows for large x; exp of a number <= 0 does not.
-    return _max(x, const(0, x)) + context.math("log", const(1, x) + context.math("exp", -tirx.abs(x)))
+    return tirx.max(x, const(0, x)) + context.math("log", const(1, x) + context.math("exp", -tirx.abs(x)))
 
 
 def _gelu(context: Context, node: Node, x: Expr) -> Expr:
@@ -115,8 +121,9 @@ def _select_negative(x: Expr, negative: Expr) -> Expr:
     return tirx.Select(x < const(0, x), negative, x)
 
 
-def _hard_sigmoid(x: Expr, alpha: float, beta: float) -> Expr:
-    return _max(tirx.min(const(alpha, x) * x + const(beta, x), const(1, x)), const(0, x))
+def _hard_sigmoid(context: Context, x: Expr, alpha: float, beta: float) -> Expr:
+    line = context.bind(const(alpha, x) * x + const(beta, x))
+    return _at_least(context.bind(_at_most(line, const(1, x))), const(0, x))
 
 
 def _is_inf(node: Node, x: Expr) -> Expr:
@@ -178,7 +185,7 @@ _unary("Round", _rounded("nearbyint"))
 _unary("Sqrt", lambda context, node, x: tirx.sqrt(x))
 _unary("Reciprocal", lambda context, node, x: const(1, x) / x)
 _unary("Sigmoid", lambda context, node, x: sigmoid(context, x))
-_unary("Relu", lambda context, node, x: _max(x, const(0, x)))
+_unary("Relu", lambda context, node, x: _at_least(x, const(0, x)))
 _unary(
     "LeakyRelu", lambda context, node, x: _select_negative(x, const(attribute(node, "alpha", 0.01), x) * x)
 )
@@ -192,9 +199,11 @@ _unary(
 _unary("Gelu", _gelu)
 _unary(
     "HardSigmoid",
-    lambda context, node, x: _hard_sigmoid(x, attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)),
+    lambda context, node, x: _hard_sigmoid(
+        context, x, attribute(node, "alpha", 0.2), attribute(node, "beta", 0.5)
+    ),
 )
-_unary("HardSwish", lambda context, node, x: x * _hard_sigmoid(x, 1 / 6, 0.5))
+_unary("HardSwish", lambda context, node, x: x * _hard_sigmoid(context, x, 1 / 6, 0.5))
 _unary(
     "Swish",
     lambda context, node, x: x * sigmoid(context, context.bind(const(attribute(node, "alpha", 1), x) * x)),
@@ -286,10 +295,10 @@ def _where(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
 @_pointwise("Clip")
 def _clip(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     remaining = list(args[1:])
-    x = args[0]
+    x = context.bind(args[0])
     if node.input(1) is not None:
-        x = tirx.max(x, remaining.pop(0))
-    return tirx.min(x, remaining.pop(0)) if node.input(2) is not None else x
+        x = context.bind(_at_least(x, remaining.pop(0)))
+    return _at_most(x, remaining.pop(0)) if node.input(2) is not None else x
 
 
 @_pointwise("BitShift")
