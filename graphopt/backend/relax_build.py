@@ -8,8 +8,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from graphopt.backend.gpu import cubin_codegen, schedule_for_gpu
 from graphopt.backend import tir_pipeline
+from graphopt.backend.gpu import cubin_codegen, schedule_for_gpu
 from graphopt.errors import CompileError
 from graphopt.targets import Target
 
