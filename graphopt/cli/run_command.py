@@ -96,10 +96,11 @@ def random_inputs(specs: Sequence[TensorSpec], seed: int, dims: dict[str, int]) 
     """
     import numpy as np
 
-    from graphopt.ir.dims import evaluate, parse, symbols
+    from graphopt.ir.dim_text import parse_dim
+    from graphopt.ir.dims import evaluate, symbols
     from graphopt.runtime.dtypes import numpy_dtype
 
-    shapes = [[parse(str(dim)) for dim in spec.shape] for spec in specs]
+    shapes = [[parse_dim(str(dim)) for dim in spec.shape] for spec in specs]
     names = dict.fromkeys(name for shape in shapes for dim in shape for name in symbols(dim))
     for name in dims:
         if name not in names:

@@ -8,14 +8,11 @@ minimum and maximum. Symbols stand for integers ≥ 0, as ONNX dimensions do.
 
 from __future__ import annotations
 
-import ast
 import functools
 import keyword
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
-
-from graphopt.errors import TextError
 
 Dim = Union[int, "SymDim"]
 _MAX_PRODUCTS = 1 << 14
@@ -292,12 +289,13 @@ def _collect(dim: Dim, seen: dict[str, None]) -> None:
                 _collect(arg, seen)
 
 
-_FUNCTIONS: dict[str, Callable[[Dim, Dim], Dim]] = {
+FUNCTIONS: dict[str, Callable[[Dim, Dim], Dim]] = {
     "floordiv": floordiv,
     "mod": mod,
     "min": minimum,
     "max": maximum,
 }
+"""What atoms other than symbols compute, by the name in their text."""
 
 
 def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
@@ -312,7 +310,7 @@ def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
                 term = term * values.get(atom.name, sym(atom.name))
             else:
                 a, b = (substitute(arg, values) for arg in atom.args)
-                term = term * _FUNCTIONS[atom.op](a, b)
+                term = term * FUNCTIONS[atom.op](a, b)
         total = total + term
     return total
 
@@ -347,57 +345,4 @@ def _format_atom(atom: Atom) -> str:
 
 def _is_plain(name: str) -> bool:
     plain = name.isidentifier() and name.isascii() and not keyword.iskeyword(name)
-    return plain and name not in _FUNCTIONS and name != "sym"
-
-
-_LARGEST = (1 << 63) - 1
-
-
-@functools.lru_cache(maxsize=65536)
-def parse(text: str) -> Dim:
-    """The dimension that ``str`` printed as ``text``.
-
-    Raises:
-        TextError: not an expression over dimensions.
-    """
-    try:
-        return _parse_node(ast.parse(text.strip(), mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError, ZeroDivisionError) as error:
-        raise TextError(f"not a dimension: {text!r}") from error
-
-
-def _parse_node(node: ast.expr) -> Dim:
-    dim = _parse_expression(node)
-    if any(abs(coefficient) > _LARGEST for _, coefficient in _terms(dim)):
-        raise ValueError("a number that does not fit 64 bits")
-    return dim
-
-
-def _parse_expression(node: ast.expr) -> Dim:
-    match node:
-        case ast.Constant(value=int(number)) if not isinstance(number, bool):
-            return number
-        case ast.Name(id=name):
-            return sym(name)
-        case ast.UnaryOp(op=ast.USub(), operand=operand):
-            return -_parse_node(operand)
-        case ast.BinOp(left=left, op=op, right=right):
-            a, b = _parse_node(left), _parse_node(right)
-            match op:
-                case ast.Add():
-                    return a + b
-                case ast.Sub():
-                    return a - b
-                case ast.Mult():
-                    return a * b
-                case ast.FloorDiv():
-                    return floordiv(a, b)
-                case ast.Mod():
-                    return mod(a, b)
-        case ast.Call(func=ast.Name(id="sym"), args=[ast.Constant(value=str(name))], keywords=[]):
-            return sym(name)
-        case ast.Call(func=ast.Name(id=function), args=[a_node, b_node], keywords=[]) if (
-            function in _FUNCTIONS
-        ):
-            return _FUNCTIONS[function](_parse_node(a_node), _parse_node(b_node))
-    raise ValueError(ast.dump(node))
+    return plain and name not in FUNCTIONS and name != "sym"

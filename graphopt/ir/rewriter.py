@@ -13,90 +13,16 @@ it, and listeners hear of its events only when it is done.
 from __future__ import annotations
 
 import contextlib
-import enum
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
 
 from graphopt.errors import RewriteError
 from graphopt.ir.builder import Builder, copy_node
-from graphopt.ir.graph import (
-    FUSED_DOMAIN,
-    FUSED_OP,
-    Attr,
-    Graph,
-    Node,
-    Region,
-    Use,
-    Value,
-    dominates,
-    merge_types,
-    refines,
-)
+from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Attr, Graph, Node, Region, Use, Value, dominates
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Array, Tensor
-from graphopt.ir.types import Type, UnknownType
-
-
-class OutOfFuel(Exception):
-    """The rewriter may not begin another transaction; the pass ends here."""
-
-
-class Relation(enum.Enum):
-    """How a replacement relates to what it replaces."""
-
-    EQUAL = "equal"
-    RELAID_OUT = "relaid out"
-    QUANTIZED = "quantized"
-
-
-class EventKind(enum.Enum):
-    INSERTED = "inserted"
-    ERASED = "erased"
-    CHANGED = "changed"
-    REPLACED = "replaced"
-    RETYPED = "retyped"
-    RELEASED = "released"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One change. ``node`` for INSERTED, ERASED and CHANGED (inputs, attributes, place, regions);
-    ``value`` for RETYPED and RELEASED (it lost a use, or is an erased constant); ``value`` by ``new``
-    under ``relation`` for REPLACED."""
-
-    kind: EventKind
-    node: Node | None = None
-    value: Value | None = None
-    new: Value | None = None
-    relation: Relation = Relation.EQUAL
-
-
-@dataclass(slots=True)
-class Transaction:
-    """One application of a rule: what it is rooted at and what it did, in order."""
-
-    rule: str
-    root: Node | None
-    index: int
-    events: list[Event] = field(default_factory=list)
-    _undo: list[Callable[[], None]] = field(default_factory=list)
-    _made: set[Node | None] = field(default_factory=set)
-
-    @property
-    def inserted(self) -> int:
-        return sum(event.kind is EventKind.INSERTED for event in self.events)
-
-    @property
-    def erased(self) -> int:
-        return sum(event.kind is EventKind.ERASED for event in self.events)
-
-
-class Listener(Protocol):
-    """Hears of every finished transaction."""
-
-    def committed(self, transaction: Transaction) -> None: ...
+from graphopt.ir.transaction import Event, EventKind, Listener, OutOfFuel, Relation, Transaction
+from graphopt.ir.types import Type, UnknownType, merge_types, refines
 
 
 class Rewriter:
@@ -148,7 +74,7 @@ class Rewriter:
             yield transaction
         except BaseException:
             self._current, self.failed = None, transaction
-            for undo in reversed(transaction._undo):
+            for undo in reversed(transaction.undo):
                 undo()
             raise
         self._current = None
@@ -196,14 +122,14 @@ class Rewriter:
             op, inputs, list(zip(names, declared, strict=True)), attrs,
             domain=domain, name=name, region=region, before=before,
         )  # fmt: skip
-        transaction._undo.append(lambda: self._drop(node))
+        transaction.undo.append(lambda: self._drop(node))
         for value in node.inputs:
             if value is not None and not dominates(value, node):
                 raise RewriteError(
                     f'rule "{transaction.rule}": {node.label} can\'t see %{value.name} at its place'
                 )
         transaction.events.append(Event(EventKind.INSERTED, node))
-        transaction._made.add(node)
+        transaction.made.add(node)
         if types is None:
             for output, type in zip(node.outputs, self.semantics.infer(node), strict=False):
                 output.type = type
@@ -270,7 +196,7 @@ class Rewriter:
         copies: list[Node] = []
         for node in region:
             copy = copy_node(node, self._builder, mapping, region=before.parent, before=before)
-            transaction._undo.append(functools.partial(self._drop, copy))
+            transaction.undo.append(functools.partial(self._drop, copy))
             transaction.events.append(Event(EventKind.INSERTED, copy))
             copies.append(copy)
         self._reinfer(copies)  # arguments, and what was refined around the region, may say more than before
@@ -281,7 +207,7 @@ class Rewriter:
         transaction = self._transaction()
         hint = name or (transaction.root.outputs[0].name + "_const" if transaction.root else "const")
         value = self._builder.constant(data if isinstance(data, Tensor) else Tensor.of(data), hint)
-        transaction._undo.append(lambda: self._forget(value))
+        transaction.undo.append(lambda: self._forget(value))
         return value
 
     # --- changing -----------------------------------------------------------------------------
@@ -329,7 +255,7 @@ class Rewriter:
         for old, new in pairs:
             self.replace(old, new, relation)
         self.erase(node)
-        made = self._transaction()._made
+        made = self._transaction().made
         for old, new in pairs:
             if new.producer in made and not self.graph.has_value(old.name):
                 self.rename(new, old.name)
@@ -369,7 +295,7 @@ class Rewriter:
             for value in (*node.outputs, *inner):
                 self.graph._values[value.name] = value
 
-        transaction._undo.append(undo)
+        transaction.undo.append(undo)
         transaction.events.append(Event(EventKind.ERASED, node))
 
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
@@ -401,7 +327,7 @@ class Rewriter:
                     value._uses[Use(node, index)] = None
 
         assign(inputs)
-        transaction._undo.append(lambda: assign(old))
+        transaction.undo.append(lambda: assign(old))
         transaction.events.append(Event(EventKind.CHANGED, node))
         for value in dict.fromkeys(old):
             if value is not None and value not in inputs:
@@ -413,7 +339,7 @@ class Rewriter:
         old = dict(node.attrs)
         attrs = {k: v for k, v in old.items() if k != name}
         node.attrs = attrs if value is None else {**attrs, name: value}
-        transaction._undo.append(lambda: setattr(node, "attrs", old))
+        transaction.undo.append(lambda: setattr(node, "attrs", old))
         transaction.events.append(Event(EventKind.CHANGED, node))
 
     def set_type(self, value: Value, type: Type) -> None:
@@ -422,7 +348,7 @@ class Rewriter:
             return
         transaction, old = self._transaction(), value.type
         value.type = type
-        transaction._undo.append(lambda: setattr(value, "type", old))
+        transaction.undo.append(lambda: setattr(value, "type", old))
         transaction.events.append(Event(EventKind.RETYPED, None, value))
 
     def rename(self, value: Value, name: str) -> None:
@@ -440,7 +366,7 @@ class Rewriter:
 
         if name != old:
             assign(self.graph.fresh_name(name))
-            transaction._undo.append(lambda: assign(old))
+            transaction.undo.append(lambda: assign(old))
 
     def move(self, node: Node, before: Node) -> None:
         """Moves ``node`` in its region to the place before ``before``; the verifier judges the order."""
@@ -455,7 +381,7 @@ class Rewriter:
             region._remove(node)
             region._insert(node, following)
 
-        transaction._undo.append(undo)
+        transaction.undo.append(undo)
         transaction.events.append(Event(EventKind.CHANGED, node))
 
     def erase_constant(self, value: Value) -> None:
@@ -476,7 +402,7 @@ class Rewriter:
             self.graph.constants = {v.name: v for v in sorted(constants, key=lambda v: v.index)}
             self.graph._values[value.name] = value
 
-        transaction._undo.append(undo)
+        transaction.undo.append(undo)
         transaction.events.append(Event(EventKind.RELEASED, None, value))
 
     # --- inside -------------------------------------------------------------------------------
@@ -500,7 +426,7 @@ class Rewriter:
                 value._uses[use] = None
 
         assign(new, old)
-        self._transaction()._undo.append(lambda: assign(old, new))
+        self._transaction().undo.append(lambda: assign(old, new))
 
     def _reinfer(self, users: Sequence[Node]) -> None:
         pending = dict.fromkeys(users)

@@ -7,7 +7,7 @@ import functools
 import re
 
 from graphopt.errors import TextError
-from graphopt.ir import dims
+from graphopt.ir.dim_text import parse_dim
 from graphopt.ir.types import (
     DType,
     OptionalType,
@@ -61,7 +61,7 @@ def _parse(text: str, depth: int) -> Type:
         dtype = None if parts[1] == "?" else DType.parse(parts[1])
     except KeyError:
         raise TextError(f"there is no element type {parts[1]!r}") from None
-    shape = None if parts[2].strip() == "*" else tuple(dims.parse(dim) for dim in split_dims(parts[2]))
+    shape = None if parts[2].strip() == "*" else tuple(parse_dim(dim) for dim in split_dims(parts[2]))
     quant, layout = _extra(parts[3])
     return TensorType(dtype, shape, quant, layout)
 

@@ -235,3 +235,56 @@ Type = Union[TensorType, SparseTensorType, SequenceType, OptionalType, UnknownTy
 def tensor(dtype: DType | str | None, *shape: Dim) -> TensorType:
     """``tensor("f32", 1, 3, sym("h"), sym("w"))``, a shorthand for tests and rules."""
     return TensorType(DType.parse(dtype) if isinstance(dtype, str) else dtype, shape)
+
+
+def refines(new: Type, old: Type) -> bool:
+    """Whether a value of type ``new`` can stand where ``old`` was declared (nothing contradicts)."""
+    if new is old or isinstance(old, UnknownType) or isinstance(new, UnknownType):
+        return True
+    if isinstance(old, TensorType | SparseTensorType) and isinstance(new, TensorType | SparseTensorType):
+        if type(old) is not type(new):
+            return False
+        if old.dtype is not new.dtype and old.dtype is not None and new.dtype is not None:
+            return False
+        if old.shape is None or new.shape is None or old.shape == new.shape:
+            return True
+        return len(old.shape) == len(new.shape) and not any(
+            isinstance(a, int) and isinstance(b, int) and a != b
+            for a, b in zip(old.shape, new.shape, strict=True)
+        )
+    if isinstance(old, SequenceType | OptionalType) and isinstance(new, SequenceType | OptionalType):
+        return type(old) is type(new) and refines(new.elem, old.elem)
+    return False
+
+
+def merge_types(declared: Type, inferred: Type) -> Type:
+    """The most that two compatible types say together; numbers win over symbols, then ``declared`` wins.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if not refines(inferred, declared):
+        raise ValueError(f"declared {declared}, inferred {inferred}")
+    match declared, inferred:
+        case UnknownType(), _:
+            return inferred
+        case TensorType(), TensorType():
+            shape = declared.shape
+            if shape is None:
+                shape = inferred.shape
+            elif inferred.shape is not None:
+                shape = tuple(
+                    b if isinstance(b, int) and not isinstance(a, int) else a
+                    for a, b in zip(shape, inferred.shape, strict=True)
+                )
+            return TensorType(
+                declared.dtype or inferred.dtype,
+                shape,
+                declared.quant or inferred.quant,
+                declared.layout or inferred.layout,
+            )
+        case SequenceType(), SequenceType():
+            return SequenceType(merge_types(declared.elem, inferred.elem))
+        case OptionalType(), OptionalType():
+            return OptionalType(merge_types(declared.elem, inferred.elem))
+    return declared

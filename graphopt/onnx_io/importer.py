@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from graphopt.errors import ModelError
 from graphopt.ir import dims
 from graphopt.ir.builder import Builder
-from graphopt.ir.graph import CANONICAL_OPSET, Graph, Node, Region, Value, refines
+from graphopt.ir.graph import CANONICAL_OPSET, Graph, Node, Region, Value
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import Type
+from graphopt.ir.types import Type, refines
 from graphopt.onnx_io.attributes import AttributeReader, Binding
 from graphopt.onnx_io.constants import constant_data
 from graphopt.onnx_io.external import ExternalFiles

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from graphopt.errors import ModelError, TextError
 from graphopt.ir import dims
+from graphopt.ir.dim_text import parse_dim
 from graphopt.ir.dims import Dim, Shape, sym
 from graphopt.ir.types import (
     DType,
@@ -76,7 +77,7 @@ class DimReader:
         dim: Dim = sym(text)
         if not text.isidentifier() and len(text) <= _MAX_EXPRESSION and _EXPRESSION.fullmatch(text):
             try:
-                dim = dims.parse(text)
+                dim = parse_dim(text)
             except TextError:
                 dim = sym(text)
         clashes = {name: self.fresh(name) for name in dims.symbols(dim) if name in self.anonymous}

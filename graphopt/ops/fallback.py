@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import TextError, TypeInferenceError
-from graphopt.ir.dims import Dim, parse, sym
+from graphopt.ir.dim_text import parse_dim
+from graphopt.ir.dims import Dim, sym
 from graphopt.ir.graph import CANONICAL_OPSET, Node, RefAttr, TypeAttr, Value
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import (
@@ -160,6 +161,6 @@ def _dim(node: Node, index: int, position: int, proto: Any) -> Dim:
     if not proto.dim_param:
         return fresh(node, index, position)
     try:
-        return parse(proto.dim_param)
+        return parse_dim(proto.dim_param)
     except TextError:
         return sym(proto.dim_param)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from graphopt.errors import GraphoptError, PassError
 from graphopt.ir.graph import Graph
-from graphopt.ir.rewriter import OutOfFuel, Rewriter
+from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.semantics import Semantics
+from graphopt.ir.transaction import OutOfFuel
 from graphopt.pipeline.base import Context, Pass
 from graphopt.pipeline.dump import Dump
 from graphopt.pipeline.instruments import Instrument, PassRun, Timing

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from graphopt.errors import GraphoptError, PassError
 from graphopt.ir.graph import Node, Value
-from graphopt.ir.rewriter import EventKind, OutOfFuel, Rewriter, Transaction
+from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.transaction import EventKind, OutOfFuel, Transaction
 from graphopt.rewrite.matcher import Matcher, RuleIndex
 from graphopt.rewrite.patterns import Match, Op, depth
 from graphopt.rewrite.rule import Rule

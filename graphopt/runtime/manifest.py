@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from graphopt.errors import ArtifactError, TextError
-from graphopt.ir.dims import parse
+from graphopt.ir.dim_text import parse_dim
 from graphopt.runtime.dtypes import DTYPES, itemsize
 from graphopt.runtime.files import HINT, open_plain
 
@@ -206,7 +206,7 @@ def _is_extent(extent: int | str) -> bool:
     if isinstance(extent, int):
         return extent >= 0
     try:
-        parse(extent)
+        parse_dim(extent)
     except TextError:
         return False
     return True

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphopt.errors import InputError
-from graphopt.ir.dims import Dim, SymDim, evaluate, parse
+from graphopt.ir.dim_text import parse_dim
+from graphopt.ir.dims import Dim, SymDim, evaluate
 from graphopt.runtime.manifest import TensorSpec
 
 
@@ -88,7 +89,7 @@ class Signature:
 
 
 def _dims(spec: TensorSpec) -> tuple[Dim, ...]:
-    return tuple(extent if isinstance(extent, int) else parse(extent) for extent in spec.shape)
+    return tuple(extent if isinstance(extent, int) else parse_dim(extent) for extent in spec.shape)
 
 
 def _check_expressions(

@@ -13,9 +13,10 @@ from collections import ChainMap
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from graphopt.ir.graph import Node, Region, Value, refines
+from graphopt.ir.graph import Node, Region, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
+from graphopt.ir.types import refines
 from graphopt.ops import info, is_pure
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 
@@ -29,7 +30,8 @@ class EliminateCommonSubexpressions(Pass):
 
     effect = Effect.EXACT
     max_constant_bytes: int = field(
-        default=4096, metadata={"help": "constants up to this size are compared by content, others by source"}
+        default=4096,
+        metadata={"help": "constants up to this size are compared by content, others by source", "min": 0},
     )
 
     def run(self, rewriter: Rewriter, context: Context) -> None:

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphopt.errors import EvaluationError, TypeInferenceError
-from graphopt.ir.graph import Node, Region, Value, refines
+from graphopt.ir.graph import Node, Region, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import DType, TensorType, Type
+from graphopt.ir.types import DType, TensorType, Type, refines
 from graphopt.ops import SEMANTICS, is_pure
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt_passes.dead_code import erase_chain, open_nodes
@@ -46,11 +46,11 @@ class FoldConstants(Pass):
     effect = Effect.EXACT
     max_growth: int = field(
         default=4096,
-        metadata={"help": "bytes by which one folded value may exceed the constants it replaces"},
+        metadata={"help": "bytes by which one folded value may exceed the constants it replaces", "min": 0},
     )
     max_bytes: int = field(
         default=256 << 20,
-        metadata={"help": "bytes of all folded values together; the largest part of memory used"},
+        metadata={"help": "bytes of all folded values together; the largest part of memory used", "min": 0},
     )
 
     def run(self, rewriter: Rewriter, context: Context) -> None:

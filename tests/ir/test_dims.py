@@ -7,19 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphopt.errors import TextError
-from graphopt.ir.dims import (
-    Dim,
-    ceildiv,
-    evaluate,
-    floordiv,
-    maximum,
-    minimum,
-    mod,
-    parse,
-    substitute,
-    sym,
-    symbols,
-)
+from graphopt.ir.dim_text import parse_dim
+from graphopt.ir.dims import Dim, ceildiv, evaluate, floordiv, maximum, minimum, mod, substitute, sym, symbols
 
 NAMES = ["n", "h", "batch size", "sym", "0"]
 VALUES = st.fixed_dictionaries({name: st.integers(0, 50) for name in NAMES})
@@ -58,7 +47,7 @@ def test_operations_agree_with_integers(a: Dim, b: Dim, k: int, values: dict[str
 
 @given(DIMS)
 def test_text_parses_back(dim: Dim) -> None:
-    assert parse(str(dim)) == dim
+    assert parse_dim(str(dim)) == dim
 
 
 @given(DIMS, VALUES)
@@ -89,10 +78,10 @@ def test_equal_dimensions_are_equal() -> None:
 )
 def test_what_is_no_dimension(text: str) -> None:
     with pytest.raises(TextError):
-        parse(text)
+        parse_dim(text)
 
 
 def test_products_of_many_sums_are_refused() -> None:
     text = "*".join(f"(a{i} + b{i})" for i in range(40))
     with pytest.raises(TextError):
-        parse(text)
+        parse_dim(text)

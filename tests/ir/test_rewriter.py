@@ -11,8 +11,9 @@ from graphopt.errors import RewriteError
 from graphopt.ir.builder import Builder, copy_graph
 from graphopt.ir.equality import graphs_equal
 from graphopt.ir.graph import Graph, Node, Value
-from graphopt.ir.rewriter import Event, EventKind, OutOfFuel, Relation, Rewriter, Transaction
+from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
+from graphopt.ir.transaction import Event, EventKind, OutOfFuel, Relation, Transaction
 from graphopt.ir.types import UnknownType, tensor
 from graphopt.ir.verifier import IncrementalVerifier, faults, verify
 

@@ -11,10 +11,11 @@ from graph_strategies import FirstInput
 from graphopt.errors import RewriteError, VerifyError
 from graphopt.ir.builder import Builder
 from graphopt.ir.graph import Graph, Node, Use
+from graphopt.ir.node_rules import NODE_RULES
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import DType, TensorType, UnknownType, tensor
-from graphopt.ir.verifier import NODE_RULES, IncrementalVerifier, faults, verify
+from graphopt.ir.verifier import IncrementalVerifier, faults, verify
 
 T = tensor("f32", 2)
 

@@ -10,7 +10,8 @@ from rule_graphs import FirstInput, graph_of, node, ops
 from graphopt.errors import PassError
 from graphopt.ir.builder import Builder
 from graphopt.ir.graph import Graph
-from graphopt.ir.rewriter import OutOfFuel, Rewriter
+from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.transaction import OutOfFuel
 from graphopt.ir.types import tensor
 from graphopt.ir.verifier import verify
 from graphopt.rewrite import Match, Refusal, Rule, RuleStats, apply_rules, const, op, refuse, var
