@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from graphopt.ir.graph import Attr, Graph, Node, Region, Use, Value
 from graphopt.ir.tensor import Tensor
@@ -24,11 +25,24 @@ class Builder:
 
     def constant(self, data: Tensor, name: str = "const") -> Value:
         """A new constant of the graph."""
-        value = self._value(name, data.type, None, self.graph._constant_count)
-        self.graph._constant_count += 1
-        value.const = data
-        self.graph.constants[value.name] = value
+        value = self._value(name, data.type, None, 0)
+        self._enter(value, data)
         return value
+
+    def constant_instead(self, value: Value, data: Tensor) -> None:
+        """Makes a constant of an input of a region."""
+        region = value.owner
+        assert isinstance(region, Region)
+        region.inputs.remove(value)
+        for index, other in enumerate(region.inputs):
+            other.index = index
+        value.owner, value.type = None, data.type
+        self._enter(value, data)
+
+    def _enter(self, value: Value, data: Tensor) -> None:
+        value.const, value.index = data, self.graph._constant_count
+        self.graph._constant_count += 1
+        self.graph._constants[value.name] = value
 
     def node(
         self,
@@ -44,10 +58,10 @@ class Builder:
     ) -> Node:
         """A new node at the end of ``region`` (the root by default) or before ``before``."""
         node = Node(op, domain, name)
-        node.attrs = dict(attrs or {})
-        for index, (output_name, type) in enumerate(outputs):
-            node.outputs.append(self._value(output_name, type, node, index))
-        node.inputs = list(inputs)
+        if attrs:
+            node._attrs = MappingProxyType(dict(attrs))
+        node._outputs = tuple([self._value(name, type, node, i) for i, (name, type) in enumerate(outputs)])
+        node._inputs = tuple(inputs)
         for index, value in enumerate(inputs):
             if value is not None:
                 value._uses[Use(node, index)] = None
@@ -57,7 +71,7 @@ class Builder:
     def region(self, node: Node, attr: str, name: str = "") -> Region:
         """A new, empty region of ``node``."""
         region = Region(name or attr, node)
-        node.regions[attr] = region
+        node._regions = MappingProxyType({**node._regions, attr: region})
         return region
 
     def outputs(self, values: Sequence[Value], region: Region | None = None) -> None:

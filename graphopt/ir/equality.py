@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from graphopt.ir.graph import Graph, Node, RefAttr, Region, TypeAttr, Value
 from graphopt.ir.tensor import Tensor
@@ -115,9 +115,7 @@ class _Comparison:
             return f"{path}: data {a.const.digest} and {b.const.digest}"
         return None
 
-    def _uses(
-        self, xs: list[Value | None] | list[Value], ys: list[Value | None] | list[Value], path: str
-    ) -> str | None:
+    def _uses(self, xs: Sequence[Value | None], ys: Sequence[Value | None], path: str) -> str | None:
         if len(xs) != len(ys):
             return f"{path}s: {len(xs)} and {len(ys)}"
         for index, (x, y) in enumerate(zip(xs, ys, strict=True)):

@@ -13,7 +13,8 @@ the methods with a leading underscore are theirs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Union
+from types import MappingProxyType
+from typing import Any, NamedTuple, Union
 
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import TensorType, Type
@@ -22,6 +23,7 @@ CANONICAL_OPSET = 26
 FUSED_DOMAIN = "graphopt"
 FUSED_OP = "fused"
 _ORDER_GAP = 1 << 24
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class RefAttr(NamedTuple):
@@ -110,26 +112,51 @@ class Node:
     """An operation. ``attrs`` holds immutable values, ``regions`` the sub-graphs by attribute name."""
 
     __slots__ = (
-        "_erased", "_next", "_order", "_prev", "attrs", "doc", "domain", "inputs", "metadata", "name", "op",
-        "origin", "outputs", "parent", "regions",
+        "_attrs", "_domain", "_erased", "_inputs", "_next", "_op", "_order", "_outputs", "_prev", "_regions",
+        "doc", "metadata", "name", "origin", "parent",
     )  # fmt: skip
 
     def __init__(self, op: str, domain: str, name: str) -> None:
-        self.op = op
-        self.domain = domain
         self.name = name
-        self.inputs: list[Value | None] = []
-        self.outputs: list[Value] = []
-        self.attrs: dict[str, Attr] = {}
-        self.regions: dict[str, Region] = {}
         self.metadata: Mapping[str, str] = {}
         self.doc = ""
         self.origin: tuple[str, ...] = ()
         self.parent: Region | None = None
+        self._op = op
+        self._domain = domain
+        self._inputs: tuple[Value | None, ...] = ()
+        self._outputs: tuple[Value, ...] = ()
+        self._attrs: Mapping[str, Attr] = _NONE
+        self._regions: Mapping[str, Region] = _NONE
         self._prev: Node | None = None
         self._next: Node | None = None
         self._order = 0
         self._erased = False
+
+    @property
+    def op(self) -> str:
+        return self._op
+
+    @property
+    def domain(self) -> str:
+        """The operator's domain, "" for that of ONNX itself."""
+        return self._domain
+
+    @property
+    def inputs(self) -> tuple[Value | None, ...]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return self._outputs
+
+    @property
+    def attrs(self) -> Mapping[str, Attr]:
+        return self._attrs
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        return self._regions
 
     @property
     def output(self) -> Value:
@@ -275,7 +302,6 @@ class Graph:
     def __init__(self, name: str = "main") -> None:
         self.name = name
         self.body = Region(name)
-        self.constants: dict[str, Value] = {}
         self.output_names: list[str] = []
         self.opset: dict[str, int] = {"": CANONICAL_OPSET}
         self.metadata: dict[str, str] = {}
@@ -285,7 +311,18 @@ class Graph:
         self.model_version = 0
         self._values: dict[str, Value] = {}
         self._counters: dict[str, int] = {}
+        self._constants: dict[str, Value] = {}
         self._constant_count = 0
+        self._constants_in_order = True
+
+    @property
+    def constants(self) -> Mapping[str, Value]:
+        """All constants by name, in the order in which they were made."""
+        if not self._constants_in_order:
+            # A renamed one was put last: sorting when someone looks keeps many renamings linear.
+            self._constants = dict(sorted(self._constants.items(), key=lambda item: item[1].index))
+            self._constants_in_order = True
+        return self._constants
 
     @property
     def inputs(self) -> Sequence[Value]:

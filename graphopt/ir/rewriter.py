@@ -13,12 +13,12 @@ it, and listeners hear of its events only when it is done.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 
 from graphopt.errors import RewriteError
+from graphopt.ir import edits
 from graphopt.ir.builder import Builder, copy_node
-from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Attr, Graph, Node, Region, Use, Value, dominates
+from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Attr, Graph, Node, Region, Value, dominates
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.transaction import Event, EventKind, Listener, OutOfFuel, Relation, Transaction
@@ -122,7 +122,7 @@ class Rewriter:
             op, inputs, list(zip(names, declared, strict=True)), attrs,
             domain=domain, name=name, region=region, before=before,
         )  # fmt: skip
-        transaction.undo.append(lambda: self._drop(node))
+        transaction.undo.append(edits.inserted(self.graph, node))
         for value in node.inputs:
             if value is not None and not dominates(value, node):
                 raise RewriteError(
@@ -196,7 +196,7 @@ class Rewriter:
         copies: list[Node] = []
         for node in region:
             copy = copy_node(node, self._builder, mapping, region=before.parent, before=before)
-            transaction.undo.append(functools.partial(self._drop, copy))
+            transaction.undo.append(edits.inserted(self.graph, copy))
             transaction.events.append(Event(EventKind.INSERTED, copy))
             copies.append(copy)
         self._reinfer(copies)  # arguments, and what was refined around the region, may say more than before
@@ -207,7 +207,7 @@ class Rewriter:
         transaction = self._transaction()
         hint = name or (transaction.root.outputs[0].name + "_const" if transaction.root else "const")
         value = self._builder.constant(data if isinstance(data, Tensor) else Tensor.of(data), hint)
-        transaction.undo.append(lambda: self._forget(value))
+        transaction.undo.append(edits.added_constant(self.graph, value))
         return value
 
     # --- changing -----------------------------------------------------------------------------
@@ -235,10 +235,10 @@ class Rewriter:
                         f'rule "{transaction.rule}": {use.user.label} can\'t see %{new.name}, '
                         f"which should replace %{old.name}"
                     )
-                self._set_use(use, new)
+                transaction.undo.append(edits.set_use(use, new))
                 transaction.events.append(Event(EventKind.CHANGED, use.user))
             else:
-                self._set_use(use, new)
+                transaction.undo.append(edits.set_use(use, new))
         transaction.events.append(Event(EventKind.REPLACED, None, old, new, relation))
         if new.type != old.type:
             self._reinfer(new.users)
@@ -272,30 +272,7 @@ class Rewriter:
                 user = next(iter(output._uses)).user
                 who = user.label if isinstance(user, Node) else "a region's output"
                 raise RewriteError(f'rule "{transaction.rule}": {node.label} can\'t be erased, {who} uses it')
-        region, following, inputs = node.parent, node._next, list(node.inputs)
-        assert region is not None
-        inner = [v for r in node.regions.values() for v in _region_values(r)]
-        outside = _outside_uses(node)
-        lost = [n for r in node.regions.values() for n in _region_nodes(r)]
-        region._remove(node)
-        for gone in lost:
-            gone._erased = True
-        for use, value in outside:
-            value._uses.pop(use, None)
-        for value in (*node.outputs, *inner):
-            self.graph._values.pop(value.name, None)
-
-        def undo() -> None:
-            region._insert(node, following)
-            for gone in lost:
-                gone._erased = False
-            node.inputs = inputs
-            for use, value in outside:
-                value._uses[use] = None
-            for value in (*node.outputs, *inner):
-                self.graph._values[value.name] = value
-
-        transaction.undo.append(undo)
+        transaction.undo.append(edits.erase(self.graph, node))
         transaction.events.append(Event(EventKind.ERASED, node))
 
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
@@ -315,19 +292,8 @@ class Rewriter:
     def set_inputs(self, node: Node, inputs: Sequence[Value | None]) -> None:
         """Changes all inputs of ``node``."""
         transaction = self._transaction()
-        old = list(node.inputs)
-
-        def assign(values: Sequence[Value | None]) -> None:
-            for index, value in enumerate(node.inputs):
-                if value is not None:
-                    value._uses.pop(Use(node, index), None)
-            node.inputs = list(values)
-            for index, value in enumerate(values):
-                if value is not None:
-                    value._uses[Use(node, index)] = None
-
-        assign(inputs)
-        transaction.undo.append(lambda: assign(old))
+        old = node.inputs
+        transaction.undo.append(edits.set_inputs(node, inputs))
         transaction.events.append(Event(EventKind.CHANGED, node))
         for value in dict.fromkeys(old):
             if value is not None and value not in inputs:
@@ -336,52 +302,32 @@ class Rewriter:
     def set_attr(self, node: Node, name: str, value: Attr | None) -> None:
         """Sets an attribute; None removes it."""
         transaction = self._transaction()
-        old = dict(node.attrs)
-        attrs = {k: v for k, v in old.items() if k != name}
-        node.attrs = attrs if value is None else {**attrs, name: value}
-        transaction.undo.append(lambda: setattr(node, "attrs", old))
+        kept = {k: v for k, v in node.attrs.items() if k != name}
+        attrs = kept if value is None else {**kept, name: value}
+        transaction.undo.append(edits.set_attrs(node, attrs))
         transaction.events.append(Event(EventKind.CHANGED, node))
 
     def set_type(self, value: Value, type: Type) -> None:
         """Changes the type of a value; types of users don't follow by this."""
         if value.type == type:
             return
-        transaction, old = self._transaction(), value.type
-        value.type = type
-        transaction.undo.append(lambda: setattr(value, "type", old))
+        transaction = self._transaction()
+        transaction.undo.append(edits.set_type(value, type))
         transaction.events.append(Event(EventKind.RETYPED, None, value))
 
     def rename(self, value: Value, name: str) -> None:
         """Gives ``value`` a name, or the nearest free one."""
-        transaction, old = self._transaction(), value.name
-
-        def assign(text: str) -> None:
-            self.graph._values.pop(value.name, None)
-            if value.is_constant:
-                self.graph.constants = {
-                    (text if v is value else k): v for k, v in self.graph.constants.items()
-                }
-            value.name = text
-            self.graph._values[text] = value
-
-        if name != old:
-            assign(self.graph.fresh_name(name))
-            transaction.undo.append(lambda: assign(old))
+        transaction = self._transaction()
+        if name != value.name:
+            transaction.undo.append(edits.rename(self.graph, value, self.graph.fresh_name(name)))
 
     def move(self, node: Node, before: Node) -> None:
         """Moves ``node`` in its region to the place before ``before``; the verifier judges the order."""
-        transaction, region, following = self._transaction(), node.parent, node._next
-        assert region is not None and before.parent is region
+        transaction = self._transaction()
+        assert before.parent is node.parent
         if node is before:
             return
-        region._remove(node)
-        region._insert(node, before)
-
-        def undo() -> None:
-            region._remove(node)
-            region._insert(node, following)
-
-        transaction.undo.append(undo)
+        transaction.undo.append(edits.move(node, before))
         transaction.events.append(Event(EventKind.CHANGED, node))
 
     def erase_constant(self, value: Value) -> None:
@@ -393,16 +339,7 @@ class Rewriter:
         transaction = self._transaction()
         if value._uses:
             raise RewriteError(f'rule "{transaction.rule}": constant %{value.name} is still used')
-        self._forget(value)
-
-        def undo() -> None:
-            # Constants are in the order of their index; keeping a copy of the table would make
-            # erasing many of them quadratic.
-            constants = [*self.graph.constants.values(), value]
-            self.graph.constants = {v.name: v for v in sorted(constants, key=lambda v: v.index)}
-            self.graph._values[value.name] = value
-
-        transaction.undo.append(undo)
+        transaction.undo.append(edits.erase_constant(self.graph, value))
         transaction.events.append(Event(EventKind.RELEASED, None, value))
 
     # --- inside -------------------------------------------------------------------------------
@@ -413,20 +350,6 @@ class Rewriter:
                 "graphs change only inside a transaction: with rewriter.rewrite(rule, root): ..."
             )
         return self._current
-
-    def _set_use(self, use: Use, new: Value) -> None:
-        slots = use.user.inputs if isinstance(use.user, Node) else use.user.outputs
-        old = slots[use.index]
-
-        def assign(value: Value | None, previous: Value | None) -> None:
-            slots[use.index] = value  # type: ignore[assignment]
-            if previous is not None:
-                previous._uses.pop(use, None)
-            if value is not None:
-                value._uses[use] = None
-
-        assign(new, old)
-        self._transaction().undo.append(lambda: assign(old, new))
 
     def _reinfer(self, users: Sequence[Node]) -> None:
         pending = dict.fromkeys(users)
@@ -442,18 +365,6 @@ class Rewriter:
                         self.set_type(output, merged)
                         pending.update(dict.fromkeys(output.users))
 
-    def _drop(self, node: Node) -> None:
-        assert node.parent is not None
-        for use, value in _outside_uses(node):
-            value._uses.pop(use, None)
-        node.parent._remove(node)
-        for value in (*node.outputs, *(v for r in node.regions.values() for v in _region_values(r))):
-            self.graph._values.pop(value.name, None)
-
-    def _forget(self, value: Value) -> None:
-        self.graph.constants.pop(value.name, None)
-        self.graph._values.pop(value.name, None)
-
     def _note_origin(self, transaction: Transaction) -> None:
         sources: dict[str, None] = {}
         for event in transaction.events:
@@ -466,28 +377,3 @@ class Rewriter:
         for event in transaction.events:
             if event.kind is EventKind.INSERTED and event.node is not None and not event.node.origin:
                 event.node.origin = tuple(sources)
-
-
-def _region_values(region: Region) -> Iterator[Value]:
-    yield from region.inputs
-    for node in region:
-        yield from node.outputs
-        for inner in node.regions.values():
-            yield from _region_values(inner)
-
-
-def _region_nodes(region: Region) -> Iterator[Node]:
-    for node in region:
-        yield node
-        for inner in node.regions.values():
-            yield from _region_nodes(inner)
-
-
-def _outside_uses(node: Node) -> list[tuple[Use, Value]]:
-    """Uses that ``node`` and all inside it make, to take back when it goes."""
-    found = [(Use(node, i), v) for i, v in enumerate(node.inputs) if v is not None]
-    for region in node.regions.values():
-        found += [(Use(region, i), v) for i, v in enumerate(region.outputs)]
-        for inner in region:
-            found += _outside_uses(inner)
-    return found

@@ -33,7 +33,7 @@ def constant_problem(graph: Graph, value: Value) -> str | None:
     data = value.const
     if data is None or value.owner is not None:
         return "has no data" if data is None else "belongs to a node or region"
-    if graph.constants.get(value.name) is not value:
+    if graph._constants.get(value.name) is not value:
         return "stands under another name"
     type = value.type
     if not isinstance(type, TensorType) or type.dtype is not data.dtype or type.shape != data.shape:

@@ -27,7 +27,7 @@ def batched_scan(
     names: Sequence[str],
     attrs: Mapping[str, Attr],
     graphs: Mapping[str, Binding],
-) -> list[Value]:
+) -> Sequence[Value]:
     """The outputs of a Scan of version 8. All its operands have the batch in front, then the sequence.
 
     Raises:

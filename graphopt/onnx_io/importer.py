@@ -150,12 +150,7 @@ class Importer:
             value.const = data
             return
         # Before IR version 4 every initializer had to be an input too; it is none to the caller.
-        region = scope.region
-        region.inputs.remove(value)
-        for index, other in enumerate(region.inputs):
-            other.index = index
-        value.owner, value.const, value.type, value.index = None, data, data.type, 0
-        self.graph.constants[value.name] = value
+        self.builder.constant_instead(value, data)
 
     def _root_outputs(self, scope: Scope, proto: onnx.GraphProto) -> None:
         values: list[Value] = []

@@ -55,7 +55,7 @@ class NodeMaker:
         attrs: dict[str, Attr],
         graphs: Mapping[str, Binding],
         version: int | None,
-    ) -> list[Value]:
+    ) -> Sequence[Value]:
         """The values for the outputs of a node; ``version`` is that of its operator, None if unknown."""
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         names = [scope.value_name(name) for name in outputs]
@@ -190,7 +190,7 @@ class _Emitter:
         attrs: Mapping[str, Attr] | None = None,
         *,
         outputs: Sequence[str] = (),
-    ) -> list[Value]:
+    ) -> Sequence[Value]:
         hint = next((name for name in self._proto.output if name), op.lower())
         names = outputs or [f"{self._scope.value_name(hint)}_{op.lower()}"]
         node = self._maker.node(self._scope, self._proto, op, "", inputs, names, attrs or {}, {}, self._label)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from graph_strategies import FirstInput, graphs
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 from graphopt.errors import RewriteError
 from graphopt.ir.builder import Builder, copy_graph
 from graphopt.ir.equality import graphs_equal
-from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.graph import Attr, Graph, Node, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.transaction import Event, EventKind, OutOfFuel, Relation, Transaction
@@ -223,7 +227,7 @@ def test_fusing_moves_nodes_into_a_body() -> None:
     verify(graph, FirstInput())
     assert ops(graph) == ["Neg", "fused", "Sqrt"]
     assert [n.op for n in fused.body] == ["Abs", "Relu"]
-    assert fused.inputs == [nodes[0].output]
+    assert fused.inputs == (nodes[0].output,)
     assert fused.output.name == "v2"
     assert fused.origin == ("n1", "n2")
 
@@ -248,3 +252,68 @@ def test_fusing_refuses_values_used_outside() -> None:
     with pytest.raises(RewriteError, match="%v0 is used outside"):
         _fuse(graph, nodes[:2], nodes[1].output)
     assert graphs_equal(graph, before) is None
+
+
+@pytest.mark.parametrize("field", ["op", "domain", "inputs", "outputs", "attrs", "regions"])
+def test_a_node_can_t_be_changed_behind_the_rewriter_s_back(field: str) -> None:
+    node = chain("Neg").nodes[0]
+    with pytest.raises(AttributeError):
+        setattr(node, field, getattr(node, field))
+
+
+@pytest.mark.parametrize("change", [
+    lambda node: node.inputs.append(None),
+    lambda node: node.inputs.__setitem__(0, None),
+    lambda node: node.outputs.clear(),
+    lambda node: node.attrs.update(axis=1),
+    lambda node: node.attrs.__setitem__("axis", 1),
+    lambda node: node.regions.__setitem__("body", None),
+])  # fmt: skip
+@pytest.mark.parametrize("attrs", [{}, {"axis": 0}])
+def test_what_a_node_holds_can_t_be_changed_in_place(
+    change: Callable[[Any], object], attrs: dict[str, Attr]
+) -> None:
+    graph = chain("Neg")
+    node = Builder(graph).node("Abs", [graph.inputs[0]], [("a", T)], attrs)
+    with pytest.raises((AttributeError, TypeError)):
+        change(node)
+    assert node.inputs == (graph.inputs[0],) and dict(node.attrs) == attrs and not node.regions
+
+
+def test_attributes_given_to_a_node_are_its_own() -> None:
+    graph, attrs = chain("Neg"), {"axis": 0}
+    node = Builder(graph).node("Abs", [graph.inputs[0]], [("a", T)], attrs)
+    attrs["axis"] = 1
+    assert node.attrs == {"axis": 0}
+
+
+def test_renamed_constants_keep_their_places() -> None:
+    graph = chain("Neg")
+    make = Builder(graph)
+    constants = [make.constant(Tensor.of([float(i)]), f"c{i}") for i in range(4)]
+    rewriter = Rewriter(graph, FirstInput())
+    with rewriter.rewrite("names"):
+        rewriter.rename(constants[1], "one")
+        rewriter.erase_constant(constants[2])
+        rewriter.rename(constants[0], "zero")
+    assert list(graph.constants) == ["zero", "one", "c3"]
+    assert list(graph.constants.values()) == [constants[0], constants[1], constants[3]]
+    with pytest.raises(Abort), rewriter.rewrite("undone"):
+        rewriter.rename(constants[0], "null")
+        rewriter.erase_constant(constants[1])
+        raise Abort
+    assert list(graph.constants) == ["zero", "one", "c3"]
+
+
+def test_renaming_many_constants_is_linear() -> None:
+    graph = chain("Neg")
+    make = Builder(graph)
+    data = Tensor.of([1.0])
+    constants = [make.constant(data, f"c{i}") for i in range(30_000)]
+    rewriter, start = Rewriter(graph, FirstInput()), time.process_time()
+    for index, value in enumerate(constants):
+        with rewriter.rewrite("name"):
+            rewriter.rename(value, f"k{index}")
+    # A table copied for every name takes a minute.
+    assert time.process_time() - start < 5
+    assert list(graph.constants.values()) == constants

@@ -101,7 +101,7 @@ def test_shared_inner_nodes_stay_for_their_other_users() -> None:
     graph = m.done(m("Relu", m("Transpose", inner)), m("Exp", inner))
     checked(graph, "simplify-identities,eliminate-dead-code", {"x": AWKWARD})
     assert ops(graph) == ["Transpose", "Relu", "Exp"]
-    assert graph.nodes[1].inputs == [x]
+    assert graph.nodes[1].inputs == (x,)
 
 
 def test_a_reshape_that_copies_dimensions_keeps_its_input() -> None:

@@ -109,7 +109,7 @@ def test_constants_come_in_as_inputs() -> None:
     graph = m.done(m("Relu", m("Add", x, c)))
     apply(graph, "fuse-regions")
     (node,) = graph.nodes
-    assert node.inputs == [x, c]
+    assert node.inputs == (x, c)
     assert [value.type for value in node.body.inputs] == [x.type, c.type]
 
 

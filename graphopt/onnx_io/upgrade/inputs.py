@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from graphopt.ir.graph import Value
@@ -52,7 +54,7 @@ def dropout_10(node: Legacy) -> None:
         return
     dtype = node.data().tensor.dtype or DType.F32
 
-    def cast_mask(values: list[Value], names: list[str]) -> list[Value]:
+    def cast_mask(values: Sequence[Value], names: list[str]) -> Sequence[Value]:
         mask = node.emitter.emit("Cast", [values[1]], {"to": dtype.value}, outputs=[names[1]])
         return [values[0], *mask]
 

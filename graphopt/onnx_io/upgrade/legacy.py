@@ -24,7 +24,7 @@ class Emitter(Protocol):
         attrs: Mapping[str, Attr] | None = None,
         *,
         outputs: Sequence[str] = (),
-    ) -> list[Value]:
+    ) -> Sequence[Value]:
         """A new node with outputs of these names (one by default); types are inferred."""
         ...
 
@@ -33,7 +33,7 @@ class Emitter(Protocol):
         ...
 
 
-Finish = Callable[[list[Value], list[str]], list[Value]]
+Finish = Callable[[Sequence[Value], list[str]], Sequence[Value]]
 
 
 @dataclass(slots=True)
@@ -53,7 +53,7 @@ class Legacy:
     attrs: dict[str, Attr]
     emitter: Emitter
     finish: Finish | None = None
-    replacement: list[Value] | None = None
+    replacement: Sequence[Value] | None = None
     graphs: tuple[str, ...] = field(default=())
 
     def input(self, index: int) -> Value | None:

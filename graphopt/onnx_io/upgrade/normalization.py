@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphopt.ir.dims import Dim
 from graphopt.ir.graph import Attr, Value
 from graphopt.onnx_io.upgrade.legacy import Legacy
@@ -62,7 +64,7 @@ def softmax_13(node: Legacy) -> None:
     node.inputs[0] = node.emit("Flatten", x, **flat)
     node.attrs["axis"] = -1
 
-    def restore(values: list[Value], names: list[str]) -> list[Value]:
+    def restore(values: Sequence[Value], names: list[str]) -> Sequence[Value]:
         return node.emitter.emit("Reshape", [values[0], target], outputs=names)
 
     node.finish = restore
