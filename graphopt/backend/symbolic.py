@@ -16,7 +16,13 @@ def type_of(expression: Expr) -> str:
     return str(expression.ty)
 
 
-_FUNCTIONS = {"floordiv": tirx.floordiv, "mod": tirx.floormod, "min": tirx.min, "max": tirx.max}
+_FUNCTIONS = {
+    "floordiv": tirx.floordiv,
+    "mod": tirx.floormod,
+    "min": tirx.min,
+    "max": tirx.max,
+    "broadcast": lambda a, b: tirx.Select(a == 1, b, a),
+}
 
 
 class Symbols:

@@ -3,7 +3,7 @@
 A dimension is a Python ``int`` or a :class:`SymDim`, an integer polynomial over atoms in
 canonical form, so that equal dimensions compare equal: ``2*(n + 1) == n + n + 2``. Atoms are
 named symbols and the operations that polynomials don't close over: floor division, modulo,
-minimum and maximum. Symbols stand for integers ≥ 0, as ONNX dimensions do.
+minimum, maximum and broadcasting. Symbols stand for integers ≥ 0, as ONNX dimensions do.
 """
 
 from __future__ import annotations
@@ -265,6 +265,35 @@ def maximum(a: Dim, b: Dim) -> Dim:
     return _extremum("max", max, a, b)
 
 
+@_memo
+def broadcast(a: Dim, b: Dim) -> Dim:
+    """The dimension that two broadcast to, where they do (they are equal, or one of them is 1).
+
+    Not their maximum: 0 and 1 broadcast to 0.
+    """
+    if a == b or b == 1:
+        return a
+    if a == 1 or isinstance(b, int):
+        return b
+    if isinstance(a, int) or b in _broadcast_args(a):
+        return a
+    if a in _broadcast_args(b):
+        return b
+    low, high = sorted((a, b), key=str)
+    return _atom("broadcast", low, high)
+
+
+def _broadcast_args(dim: SymDim) -> tuple[Dim, ...]:
+    """What broadcasts to ``dim``; empty where it is anything else."""
+    if len(dim.terms) != 1 or dim.terms[0][1] != 1 or len(dim.terms[0][0]) != 1:
+        return ()
+    atom = dim.terms[0][0][0]
+    if atom.op != "broadcast":
+        return ()
+    nested = [inner for arg in atom.args if isinstance(arg, SymDim) for inner in _broadcast_args(arg)]
+    return (*atom.args, *nested)
+
+
 def product(dims: Iterable[Dim]) -> Dim:
     """The product; 1 for no dimensions."""
     total: Dim = 1
@@ -294,6 +323,7 @@ FUNCTIONS: dict[str, Callable[[Dim, Dim], Dim]] = {
     "mod": mod,
     "min": minimum,
     "max": maximum,
+    "broadcast": broadcast,
 }
 """What atoms other than symbols compute, by the name in their text."""
 

@@ -124,7 +124,9 @@ def _convolve(
     if kernel is None or shape is None:
         batch = fresh(node, 0, 0) if shape is None else shape[0]
         return TensorType(dtype, (batch, channels, *(fresh(node, 0, i) for i in range(2, rank))), quant)
-    spatial = window(node, kernel).output(shape[2:])
+    slide = window(node, kernel)
+    _check_room(node, data, shape, slide)
+    spatial = slide.output(shape[2:])
     group = integer(node, "group", 1)
     if w.shape is not None and isinstance(w.shape[1], int) and isinstance(shape[1], int):
         if w.shape[1] * group != shape[1]:
@@ -132,6 +134,16 @@ def _convolve(
         if isinstance(channels, int) and group > 0 and channels % group:
             raise fail(node, weight, f"output channels divisible by {group} groups")
     return TensorType(dtype, possible(node, data, (shape[0], channels, *spatial)), quant)
+
+
+def _check_room(node: Node, data: int, shape: Shape, slide: Window) -> None:
+    if slide.is_same:
+        return
+    columns = zip(shape[2:], slide.begins, slide.ends, slide.kernel, slide.dilations, strict=True)
+    for axis, (size, begin, end, kernel, dilation) in enumerate(columns, 2):
+        room, reach = size + begin + end, (kernel - 1) * dilation + 1
+        if isinstance(room, int) and isinstance(reach, int) and room < reach:
+            raise fail(node, data, f"axis {axis} at least {reach} long with its padding, as the kernel is")
 
 
 @declare(Kind.HEAVY, "Conv")

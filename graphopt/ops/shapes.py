@@ -6,7 +6,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from graphopt.ir.dims import Atom, Dim, Shape, SymDim, ceildiv, floordiv, maximum, minimum, product
+from graphopt.ir import dims
+from graphopt.ir.dims import Atom, Dim, Shape, ceildiv, floordiv, maximum, minimum, product
 
 UNBOUNDED = 10**9
 """Slice ends at or above this mean "to the end"."""
@@ -55,6 +56,8 @@ def _atom_low(atom: Atom) -> int | None:
     if atom.op == "max":
         known = [bound for bound in (a, b) if bound is not None]
         return max(known) if known else None
+    if atom.op == "broadcast":
+        return None if a is None or b is None else min(a, b)
     if b is None or b < 0:
         return None
     if atom.op == "mod":
@@ -74,7 +77,7 @@ def _atom_high(atom: Atom) -> int | None:
     if atom.op == "min":
         known = [bound for bound in (a, b) if bound is not None]
         return min(known) if known else None
-    if atom.op == "max":
+    if atom.op in ("max", "broadcast"):
         return None if a is None or b is None else max(a, b)
     if atom.op == "mod":
         return None if b is None or b <= 0 else b - 1
@@ -82,35 +85,11 @@ def _atom_high(atom: Atom) -> int | None:
     return a // divisor if a is not None and isinstance(divisor, int) and divisor > 0 else None
 
 
-@functools.lru_cache(maxsize=_CACHED)
 def broadcast_dim(a: Dim, b: Dim) -> Dim | None:
-    """The dimension that two broadcast to, None if they can't.
-
-    Two different symbols give their maximum: one of them is 1, or they are equal. (A zero-sized
-    dimension against a 1 that hides behind another symbol is the one case this does not cover.)
-    """
-    if a == b or b == 1:
-        return a
-    if a == 1:
-        return b
-    if isinstance(a, int):
-        return a if isinstance(b, SymDim) else None
-    if isinstance(b, int):
-        return b
-    if b in _max_args(a):
-        return a
-    return b if a in _max_args(b) else maximum(a, b)
-
-
-def _max_args(dim: SymDim) -> tuple[Dim, ...]:
-    """Arguments of a (nested) maximum; empty for any other dimension."""
-    if len(dim.terms) != 1 or dim.terms[0][1] != 1 or len(dim.terms[0][0]) != 1:
-        return ()
-    atom = dim.terms[0][0][0]
-    if atom.op != "max":
-        return ()
-    nested = [inner for arg in atom.args if isinstance(arg, SymDim) for inner in _max_args(arg)]
-    return (*atom.args, *nested)
+    """The dimension that two broadcast to, None if they certainly can't."""
+    if isinstance(a, int) and isinstance(b, int) and a != b and 1 not in (a, b):
+        return None
+    return dims.broadcast(a, b)
 
 
 def broadcast(a: Shape, b: Shape) -> Shape | None:

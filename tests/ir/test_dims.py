@@ -8,7 +8,19 @@ from hypothesis import strategies as st
 
 from graphopt.errors import TextError
 from graphopt.ir.dim_text import parse_dim
-from graphopt.ir.dims import Dim, ceildiv, evaluate, floordiv, maximum, minimum, mod, substitute, sym, symbols
+from graphopt.ir.dims import (
+    Dim,
+    broadcast,
+    ceildiv,
+    evaluate,
+    floordiv,
+    maximum,
+    minimum,
+    mod,
+    substitute,
+    sym,
+    symbols,
+)
 
 NAMES = ["n", "h", "batch size", "sym", "0"]
 VALUES = st.fixed_dictionaries({name: st.integers(0, 50) for name in NAMES})
@@ -85,3 +97,22 @@ def test_products_of_many_sums_are_refused() -> None:
     text = "*".join(f"(a{i} + b{i})" for i in range(40))
     with pytest.raises(TextError):
         parse_dim(text)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "together"), [(4, 4, 4), (1, 4, 4), (4, 1, 4), (0, 1, 0), (1, 0, 0), (1, 1, 1)]
+)
+def test_broadcasting(a: int, b: int, together: int) -> None:
+    values = {"n": a, "m": b, "k": together}
+    n, m, k = sym("n"), sym("m"), sym("k")
+    assert evaluate(broadcast(n, m), values) == evaluate(broadcast(m, n), values) == together
+    assert evaluate(broadcast(broadcast(n, m), k), values) == together
+
+
+def test_broadcasting_is_canonical() -> None:
+    n, m = sym("n"), sym("m")
+    both = broadcast(n, m)
+    assert both == broadcast(m, n) == broadcast(both, n) == broadcast(m, both)
+    assert broadcast(n, 1) == broadcast(1, n) == broadcast(n, n) == n
+    assert broadcast(n, 3) == broadcast(3, n) == 3
+    assert parse_dim(str(both)) == both

@@ -51,7 +51,9 @@ IMAGE = tensor("f32", 1, 3, 8, 8)
         ("Cast", [IMAGE], {"to": 99}, "attribute to=99"),
         ("If", [tensor("bool")], {}, 'region "then_branch" is missing'),
         ("TopK", [tensor("f32", 3), [5]], {}, "at most 3"),
-        ("Conv", [tensor("f32", 1, 3, 1, 8), KERNEL], {}, r"input 0 .*larger sizes, the output would be \[1, 8, -1, 6\]"),
+        ("Conv", [tensor("f32", 1, 3, 1, 8), KERNEL], {}, "input 0 .*axis 2 at least 3 long"),
+        ("Conv", [tensor("f32", 1, 3, 8, 1), KERNEL], {"strides": (4, 4), "pads": (0, 0, 0, 1)}, "input 0 .*axis 3 at"),
+        ("Conv", [tensor("f32", 1, 3, 8, 4), KERNEL], {"dilations": (1, 2)}, "input 0 .*axis 3 at least 5 long"),
         ("Pad", [tensor("f32", 3), [-2, -2]], {}, r"the output would be \[-1\]"),
     ],
 )  # fmt: skip

@@ -62,7 +62,7 @@ END = 2**63 - 1
         ("Add", [IMAGE, tensor("f32", H, W)], {}, "f32[n, 3, h, w]"),
         ("Add", [tensor("f32", N, 1), tensor("f32", 1, C)], {}, "f32[n, c]"),
         ("Add", [tensor("f32", N), tensor("f32", 7)], {}, "f32[7]"),
-        ("Add", [tensor("f32", N), tensor("f32", C)], {}, "f32[max(c, n)]"),
+        ("Add", [tensor("f32", N), tensor("f32", C)], {}, "f32[broadcast(c, n)]"),
         ("Add", [tensor("f32", N), TensorType(None, None)], {}, "f32[*]"),
         ("Equal", [IMAGE, IMAGE], {}, "bool[n, 3, h, w]"),
         ("Where", [tensor("bool", N, 1), tensor("f32", C), np.float32(0)], {}, "f32[n, c]"),
