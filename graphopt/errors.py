@@ -6,6 +6,10 @@ that says what to do. The command line prints both and exits with code 2.
 
 from __future__ import annotations
 
+import traceback
+
+FAULT_HINT = "this is a fault of the pass, not of the model; GRAPHOPT_DEBUG=1 shows the traceback"
+
 
 class GraphoptError(Exception):
     """Base of all errors that graphopt raises on purpose.
@@ -74,3 +78,29 @@ class ArtifactError(GraphoptError):
 
 class InputError(GraphoptError):
     """Inputs given to a model don't fit its signature."""
+
+
+class ArgumentError(GraphoptError, TypeError):
+    """An argument of a Python function is of the wrong type."""
+
+
+def require(argument: str, value: object, kinds: type | tuple[type, ...], *, hint: str | None = None) -> None:
+    """Makes sure that an argument is of one of these types.
+
+    Raises:
+        ArgumentError: it is not.
+    """
+    if not isinstance(value, kinds):
+        names = " or ".join(kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,)))
+        raise ArgumentError(f"{argument} must be of type {names}, not {type(value).__name__}", hint=hint)
+
+
+def raised_at(error: BaseException, file: str = "") -> str:
+    """``FILE:LINE`` where an error arose: the innermost line of ``file`` on its way, else the innermost of all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return ""
+    frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+    return f"{frame.filename}:{frame.lineno}"

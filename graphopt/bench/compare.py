@@ -17,6 +17,7 @@ import numpy as np
 
 from graphopt.errors import EvaluationError
 from graphopt.ir.tensor import Array
+from graphopt.runtime.archives import save_arrays
 
 
 @dataclass(slots=True)
@@ -80,15 +81,21 @@ class _Worker:
         if not line:
             self._process.wait()
             self._errors.seek(0)
-            reason = self._errors.read().strip().splitlines()[-1:] or [
-                f"exit code {self._process.returncode}"
-            ]
-            raise EvaluationError(f"{self.engine} could not run the model: {reason[0]}")
-        return json.loads(line)
+            said = self._errors.read().strip().splitlines()[-1:]
+            code = self._process.returncode
+            ended = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            raise EvaluationError(
+                f"the process of {self.engine} {ended}{': ' if said else ''}{''.join(said)}"
+            )
+        answer = json.loads(line)
+        if isinstance(answer, dict) and "error" in answer:
+            raise EvaluationError(f"{self.engine} could not run the model: {answer['error']}")
+        return answer
 
     def measure(self, seconds: float) -> None:
         assert self._process.stdin is not None
-        print(seconds, file=self._process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # It ended: what follows says why.
+            print(seconds, file=self._process.stdin, flush=True)
         self.result.rounds.append(statistics.median(self._answer()))
 
     def outputs(self) -> list[Array]:
@@ -111,7 +118,7 @@ class _Worker:
 def _workers(files: Mapping[str, Path], inputs: Mapping[str, Array], threads: int) -> Iterator[list[_Worker]]:
     with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        np.savez(folder / "inputs.npz", **inputs)  # type: ignore[arg-type]
+        save_arrays(folder / "inputs.npz", inputs)
         workers = []
         for engine, file in files.items():
             worker = _Worker(engine, file, folder, threads)
@@ -151,7 +158,7 @@ def compare(
         first, second = workers[0].outputs(), workers[1].outputs()
     if len(first) != len(second):
         raise EvaluationError(
-            f"{results[0].engine} gives {len(first)} outputs and {results[1].engine} {len(second)}",
+            f"the number of outputs of {results[0].engine} is {len(first)}, that of {results[1].engine} {len(second)}",
             hint="the artifact was compiled from another model",
         )
     ratios = [a / b for a, b in zip(results[0].rounds, results[1].rounds, strict=True)]

@@ -1,6 +1,6 @@
 """The process in which one engine lives: ``python -m graphopt.bench.worker ENGINE FILE INPUTS.npz OUTPUTS.npz THREADS``.
 
-It loads, warms up and writes its outputs, then answers each line on stdin (seconds to measure)
+It loads, warms up and writes its outputs, and says how long loading took, or why it failed. Then it answers each line on stdin (seconds to measure)
 with a line of JSON on stdout (milliseconds of each call).
 """
 
@@ -25,12 +25,16 @@ def main(engine: str, file: str, inputs_path: str, outputs_path: str, threads: s
     # Libraries print to stdout as they like; the answers go to a copy of it that they don't have.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    started = time.perf_counter()
-    run = ENGINES[engine](Path(file), int(threads))
-    load_seconds = time.perf_counter() - started
     with np.load(inputs_path) as archive:
         inputs = {name: archive[name] for name in archive.files}
-    outputs = run(inputs)
+    try:
+        started = time.perf_counter()
+        run = ENGINES[engine](Path(file), int(threads))
+        load_seconds = time.perf_counter() - started
+        outputs = run(inputs)
+    except Exception as error:  # Engines raise what they like; the other process says it to the user.
+        print(json.dumps({"error": " ".join(str(error).split())}), file=answers)
+        return
     np.savez(outputs_path, *outputs)
     for _ in range(_WARM_UP_CALLS - 1):
         run(inputs)

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done, 1 done but the answer is "no" (a difference), 2 can't be done."""
+"""The command line. Exit codes: 0 done, 2 can't be done, 130 interrupted."""
 
 from __future__ import annotations
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import traceback
 
 import click
 
@@ -18,6 +21,9 @@ _COMMANDS = {
     "bench": "Time an artifact beside ONNX Runtime.",
     "passes": "List passes and pipelines, and their options.",
 }
+
+
+_INTERRUPTED = 130
 
 
 class _LazyGroup(click.Group):
@@ -48,7 +54,7 @@ class _LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__, prog_name="graphopt")
 def app() -> None:
     """Optimize ONNX graphs by verified passes and compile them ahead of time.
@@ -60,28 +66,66 @@ def app() -> None:
       graphopt compile model.onnx -o model.gopt
       graphopt run model.gopt --random
       graphopt bench model.onnx
+
+    Exit codes: 0 done, 2 can't be done (the message says why), 130 interrupted. With GRAPHOPT_DEBUG=1 in
+    the environment, errors come with their traceback.
     """
 
 
 def main() -> None:
     """Entry point of the command: a user's error is one paragraph on stderr and exit code 2."""
+    interrupted: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        code = _run()
+    except BaseException:
+        # The compiler turns an interrupt inside of it into errors of its own.
+        if not interrupted:
+            raise
+    if interrupted:
+        click.echo("interrupted", err=True)
+        code = _INTERRUPTED
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         app.main(prog_name="graphopt", standalone_mode=False)
+        sys.stdout.flush()
     except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        return stop.exit_code
     except click.exceptions.Abort:
-        click.echo("interrupted", err=True)
-        sys.exit(2)
+        return _INTERRUPTED
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        return 2
     except GraphoptError as error:
-        click.secho("error: ", fg="red", nl=False, err=True)
-        click.echo(error.message, err=True)
-        if error.hint:
-            click.secho("hint: ", fg="yellow", nl=False, err=True)
-            click.echo(error.hint, err=True)
-        sys.exit(2)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(2)
+        _show(error)
+        return 2
+    except OSError as error:
+        return _unwritable(error)
+    return 0
+
+
+def _show(error: GraphoptError) -> None:
+    if os.environ.get("GRAPHOPT_DEBUG"):
+        traceback.print_exception(error)
+    click.secho("error: ", fg="red", nl=False, err=True)
+    click.echo(error.message, err=True)
+    if error.hint:
+        click.secho("hint: ", fg="yellow", nl=False, err=True)
+        click.echo(error.hint, err=True)
+
+
+def _unwritable(error: OSError) -> int:
+    """Ends quietly when the reader of stdout has gone away, with a word when it can't be written."""
+    # What is still buffered goes nowhere, so that the interpreter does not trip over it at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        _show(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
+    return 2

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from graphopt.cli.options import json_option, model_options, pipeline_options, read_model, read_samples
-from graphopt.cli.output import human_bytes, print_json, progress
+from graphopt.cli.output import counted, human_bytes, print_json, progress
 
 if TYPE_CHECKING:
     from graphopt.pipeline.pipeline import Verify
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The artifact, NAME.gopt."
 )
 @click.option(
-    "-t", "--target", default="native", show_default=True,
+    "-t", "--target", default="native",
     help="native, x86-64-v3, x86-64-v4, an LLVM CPU name, aarch64[:cpu], or cuda:sm_80 and the like.",
 )  # fmt: skip
 @pipeline_options
@@ -40,6 +40,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
+    from graphopt.api import file_sha256
     from graphopt.backend.compile import compile_graph
     from graphopt.pipeline import Context, Pipeline
     from graphopt.targets import Target
@@ -50,9 +51,8 @@ def command(
     graph = read_model(model, dims, input_shapes)
     with progress("optimizing") as step:
         parsed.run(graph, context=context, verify=verify, progress=step)
-    graph.metadata["graphopt.pipeline"] = str(parsed)
     with progress("compiling") as step:
-        artifact = compile_graph(graph, resolved, progress=step)
+        artifact = compile_graph(graph, resolved, source_sha256=file_sha256(model), progress=step)
     artifact.save(output)
     seconds = time.perf_counter() - started
     kernels = sum(len(variant.kernels) for variant in artifact.variants)
@@ -68,4 +68,6 @@ def command(
             }
         )
         return
-    click.echo(f"wrote {output}: {kernels} kernels for {resolved.text}, {human_bytes(size)}, {seconds:.1f} s")
+    click.echo(
+        f"wrote {output}: {counted(kernels, 'kernel')} for {resolved.text}, {human_bytes(size)}, {seconds:.1f} s"
+    )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.options import json_option, model_options, read_model
-from graphopt.cli.output import human_bytes, print_json, print_table
+from graphopt.cli.output import counted, human_bytes, print_json, print_table
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
@@ -27,8 +27,12 @@ def command(
     text: bool,
     as_json: bool,
 ) -> None:
-    """Say what MODEL holds: an ONNX file, a .gir text, or a .gopt artifact."""
+    """Say what MODEL holds: an ONNX file, a .gir text, or a .gopt artifact, whose files are checked."""
+    if text and as_json:
+        raise click.UsageError("--text and --json exclude each other")
     if model.is_dir():
+        if dims or input_shapes:
+            raise click.UsageError("--dim and --input are for models; the shapes of an artifact are fixed")
         _inspect_artifact(model, text, as_json)
         return
     graph = read_model(model, dims, input_shapes)
@@ -49,12 +53,13 @@ def command(
     print_table("", ["operator", "nodes"], [[op, str(count)] for op, count in summary["operators"].items()])
     click.echo()
     click.echo(
-        f"{summary['nodes']} nodes, {summary['constants']} constants ({human_bytes(summary['constant_bytes'])})"
+        f"{counted(summary['nodes'], 'node')}, {counted(summary['constants'], 'constant')} "
+        f"({human_bytes(summary['constant_bytes'])})"
     )
     opset = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in summary["opset"].items())
     click.echo(f"opset {opset}")
     if summary["untyped"]:
-        click.echo(f"{summary['untyped']} values without a known type")
+        click.echo(f"{counted(summary['untyped'], 'value')} without a known type")
 
 
 def summarize(graph: Graph) -> dict[str, Any]:
@@ -95,6 +100,8 @@ def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
     from graphopt.runtime.manifest import GRAPH_NAME, read
 
     manifest = read(path)
+    for name, file in manifest.files.items():
+        map_file(path, name, file, verify=True)
     if text:
         record = manifest.files.get(GRAPH_NAME)
         if record is None:
@@ -112,4 +119,7 @@ def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
     print_table("", ["variant", "kernels"], [[v.target, str(len(v.kernels))] for v in manifest.variants])
     click.echo()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    click.echo(f"{human_bytes(size)} on disk, pipeline {manifest.pipeline or '(none)'}")
+    click.echo(f"{human_bytes(size)} on disk, all SHA-256 are right")
+    click.echo(f"pipeline {manifest.pipeline or '(none)'}")
+    if manifest.source_sha256:
+        click.echo(f"source   {manifest.source_sha256}")

@@ -52,6 +52,9 @@ def command(
     from graphopt.pipeline import Context, Pipeline
     from graphopt.targets import Target
 
+    api.check_suffix(output)
+    if keep_regions and output.suffix == ".gir":
+        raise click.UsageError("--keep-regions is for .onnx; .gir text always has the regions")
     parsed = Pipeline.parse(pipeline)
     context = Context(target=Target.parse(target) if target else None, inputs=read_samples(data))
     graph = read_model(model, dims, input_shapes)

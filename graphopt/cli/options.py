@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
 
+_NPZ = "write the inputs by name: numpy.savez(path, x=array)"
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -23,6 +25,8 @@ def parse_dims(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...
         name, separator, number = text.rpartition("=")
         if not separator or not name or not number.isdecimal():
             raise click.BadParameter(f"{text!r} is not NAME=NUMBER, such as batch=1")
+        if name in dims:
+            raise click.BadParameter(f"{name} is given twice")
         dims[name] = int(number)
     return dims
 
@@ -38,6 +42,8 @@ def parse_shapes(
         parts = shape.split("x") if shape else []
         if not all(part.isdecimal() or part.isidentifier() for part in parts):
             raise click.BadParameter(f"{shape!r} is not a shape such as 1x3x224x224 or batchx3x224x224")
+        if name in shapes:
+            raise click.BadParameter(f"{name} is given twice")
         shapes[name] = tuple(int(part) if part.isdecimal() else part for part in parts)
     return shapes
 
@@ -64,22 +70,28 @@ def model_options(function: F) -> F:
     return click.argument("model", type=click.Path(path_type=Path))(function)
 
 
+def plugin_option(function: F) -> F:
+    """``--plugin``: passes of one's own."""
+    return click.option(
+        "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), is_eager=True,
+        callback=load_plugins, metavar="FILE.py",
+        help="A Python file with passes of your own. Runs code. Repeatable.",
+    )(function)  # fmt: skip
+
+
 def pipeline_options(function: F) -> F:
     """``--pipeline --verify --data --plugin``: what is done to the graph and how it is checked."""
-    function = click.option(
-        "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), is_eager=True,
-        callback=load_plugins, help="A Python file with passes of your own. Runs code. Repeatable.",
-    )(function)  # fmt: skip
+    function = plugin_option(function)
     function = click.option(
         "--data", type=click.Path(path_type=Path), metavar="FILE.npz",
         help="Inputs for calibration and numeric verification, or a folder of such files; else generated.",
     )(function)  # fmt: skip
     function = click.option(
-        "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure", show_default=True,
+        "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure",
         help="Check the graph after each pass; numeric also compares outputs in ONNX Runtime.",
     )(function)  # fmt: skip
     return click.option(
-        "-p", "--pipeline", default="O2", show_default=True,
+        "-p", "--pipeline", default="O2",
         help='Passes, e.g. "O1,prune-magnitude{sparsity=0.5}"; see `graphopt passes`.',
     )(function)  # fmt: skip
 
@@ -93,7 +105,7 @@ def read_model(model: Path, dims: Mapping[str, int], shapes: Mapping[str, tuple[
     """The graph of a model file.
 
     Raises:
-        ModelError: missing, not a model, or not representable.
+        ModelError: missing, not a model (an artifact, say), or not representable.
     """
     from graphopt import api
 
@@ -122,20 +134,26 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """The arrays of an ``.npz`` file by name.
 
     Raises:
-        InputError: missing or not an .npz file.
+        InputError: missing, empty or not an .npz file.
     """
     import numpy as np
 
     try:
+        with path.open("rb") as stream:
+            start = stream.read(6)
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror})") from error
+    if start == b"\x93NUMPY":
+        raise InputError(f"{path}: is an .npy file, one array without a name", hint=_NPZ)
+    if start[:2] != b"PK":
+        raise InputError(f"{path}: is not an .npz file", hint=_NPZ)
+    try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InputError(
-                    f"{path}: holds one array without a name", hint="write it with numpy.savez(path, x=array)"
-                )
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file") from error
-    except InputError:
-        raise
+            arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # What zipfile and NumPy make of damaged bytes has no common base.
-        raise InputError(f"{path}: not an .npz file of plain arrays ({error})") from error
+        raise InputError(f"{path}: not an .npz file of plain arrays ({error})", hint=_NPZ) from error
+    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise InputError(
+            f"{path}: an .npz file that holds {'other things than' if arrays else 'no'} arrays", hint=_NPZ
+        )
+    return arrays

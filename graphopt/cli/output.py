@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,8 +13,25 @@ import click
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
+    """One JSON document on stdout; infinities and what is not a number become null, as JSON has neither."""
+    plain = _finite(document)
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+
+
+def _finite(item: Any) -> Any:
+    match item:
+        case dict():
+            return {key: _finite(value) for key, value in item.items()}
+        case list() | tuple():
+            return [_finite(value) for value in item]
+        case float() if not math.isfinite(item):
+            return None
+    return item
+
+
+def counted(count: int, noun: str) -> str:
+    """``1 kernel``, ``2 kernels``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -24,7 +42,9 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
-        numeric = index > 0 and all(row[index][:1].isdigit() or row[index] in ("", "-") for row in rows)
+        numeric = index > 0 and all(
+            row[index].lstrip("-")[:1].isdigit() or row[index] in ("", "-") for row in rows
+        )
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))

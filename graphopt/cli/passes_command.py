@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.cli.options import json_option, load_plugins
+from graphopt.cli.options import json_option, plugin_option
 from graphopt.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 @click.command("passes")
 @click.argument("name", required=False)
-@click.option(
-    "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), is_eager=True,
-    callback=load_plugins, help="A Python file with passes of your own. Runs code. Repeatable.",
-)  # fmt: skip
+@plugin_option
 @json_option
 def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
     """List the passes and pipelines, or say what pass NAME does and its options."""
@@ -30,7 +27,10 @@ def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
     if name is not None:
         found = find(name)
         if isinstance(found, NamedPipeline):
-            click.echo(f"{found.name}: {found.help}\n{found.text}")
+            if as_json:
+                print_json({"name": found.name, "help": found.help, "passes": found.text})
+            else:
+                click.echo(f"{found.name}: {found.help}\n{found.text}")
             return
         entry = describe(found)
         if as_json:
@@ -62,7 +62,14 @@ def describe(pass_type: type[Pass]) -> dict[str, Any]:
 
     text = inspect.getdoc(pass_type) or ""
     options = [
-        {"name": o.name, "type": o.type_text, "default": format_value(o.default), "help": o.help}
+        {
+            "name": o.name,
+            "type": o.type_text,
+            "default": format_value(o.default),
+            "min": o.low,
+            "max": o.high,
+            "help": o.help,
+        }
         for o in options_of(pass_type)
     ]
     return {

@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option("-i", "--data", type=click.Path(path_type=Path), metavar="FILE.npz", help="The inputs by name.")
 @click.option(
-    "--random", "seed", type=int, is_flag=False, flag_value=0, help="Random inputs [with this seed]."
+    "--random",
+    "seed",
+    type=click.IntRange(min=0),
+    is_flag=False,
+    flag_value=0,
+    metavar="[SEED]",
+    help="Random inputs, with seed 0 if none is given.",
 )
 @click.option(
     "--dim",
@@ -29,12 +35,12 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NAME=N",
     callback=parse_dims,
-    help="Size of a symbolic dimension of random inputs.",
+    help="Size of a symbolic dimension of random inputs, else 1. Repeatable.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.npz", help="Where the outputs go."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Number of threads; all cores by default.")
+@click.option("--threads", type=click.IntRange(min=1), help="Number of threads.  [default: all cores]")
 @click.option("--no-check", is_flag=True, help="Don't check the artifact's hashes.")
 @click.option("--emulate", is_flag=True, help="Run the artifact's aarch64 code under QEMU, on one thread.")
 @json_option
@@ -74,15 +80,16 @@ def command(
     if as_json:
         print_json({"outputs": rows})
         return
-    print_table(
-        "", ["output", "type", "min", "mean", "max"], [[str(cell) for cell in row.values()] for row in rows]
-    )
+    columns = ["output", "type", "min", "mean", "max"]
+    print_table("", columns, [[_cell(cell) for cell in row.values()] for row in rows])
 
 
 def _emulated(artifact: Path, inputs: Callable[[Sequence[TensorSpec]], dict[str, Array]]) -> dict[str, Array]:
     from graphopt.backend.cross import run_emulated
     from graphopt.runtime import manifest as manifests
+    from graphopt.runtime.executable import refuse_model
 
+    refuse_model(artifact)
     manifest = manifests.read(artifact)
     results = run_emulated(artifact, inputs(manifest.inputs))
     return dict(zip((spec.name for spec in manifest.outputs), results, strict=True))
@@ -125,24 +132,25 @@ def random_inputs(specs: Sequence[TensorSpec], seed: int, dims: dict[str, int]) 
 def _row(name: str, array: Array) -> dict[str, Any]:
     import numpy as np
 
-    numbers = np.asarray(array, dtype=np.float64) if array.size else np.zeros(1)
     shape = "x".join(map(str, array.shape))
-    return {
-        "name": name,
-        "type": f"{array.dtype}[{shape}]",
-        "min": f"{numbers.min():.6g}",
-        "mean": f"{numbers.mean():.6g}",
-        "max": f"{numbers.max():.6g}",
-    }
+    row: dict[str, Any] = {"name": name, "type": f"{array.dtype}[{shape}]"}
+    numbers = np.asarray(array, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        for key, value in (("min", np.min), ("mean", np.mean), ("max", np.max)):
+            row[key] = float(value(numbers)) if numbers.size else None
+    return row
+
+
+def _cell(cell: str | float | None) -> str:
+    return "-" if cell is None else cell if isinstance(cell, str) else f"{cell:.6g}"
 
 
 def _write(path: Path, arrays: dict[str, Array]) -> None:
-    import numpy as np
-
     from graphopt.ir.files import replacing
+    from graphopt.runtime.archives import save_arrays
 
     try:
-        with replacing(path) as partial, partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+        with replacing(path) as partial:
+            save_arrays(partial, arrays)
     except OSError as error:
         raise InputError(f"{path}: can't be written ({error.strerror})") from error

@@ -8,13 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from graphopt.errors import EvaluationError, InputError, ModelError
+from graphopt.errors import EvaluationError, ModelError
 from graphopt.evaluate.engines import OrtEngine, ReferenceEngine
-from graphopt.ir.graph import Graph, Value
-from graphopt.ir.tensor import Array
-from graphopt.ir.types import DType, TensorType
+from graphopt.evaluate.inputs import check_inputs
+from graphopt.ir.graph import Graph
+from graphopt.ir.types import TensorType
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +38,7 @@ class Session:
     """
 
     def __init__(self, graph: Graph, engine: Engine = "auto", *, threads: int = 1) -> None:
-        self._inputs = {value.name: value for value in graph.inputs}
+        self._inputs = list(graph.inputs)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self.output_names = list(graph.output_names)
         if engine not in ("auto", "ort", "reference"):
@@ -88,19 +86,11 @@ class Session:
         """Outputs by name: arrays, lists for sequences, None for empty optionals.
 
         Raises:
-            InputError: an input is missing, unknown, or of a wrong element type or rank.
+            InputError: an input is missing, unknown, or of a wrong element type or shape.
             EvaluationError: the engine failed; the message names the node where it is known.
         """
-        feeds = self._checked(inputs)
+        feeds = check_inputs(self._inputs, inputs)
         return dict(zip(self.output_names, self._engine.run(self.output_names, feeds), strict=True))
-
-    def _checked(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        unknown = [name for name in inputs if name not in self._inputs]
-        missing = [name for name, value in self._inputs.items() if name not in inputs and value.const is None]
-        if unknown or missing:
-            what = f'there is no input "{unknown[0]}"' if unknown else f'input "{missing[0]}" is missing'
-            raise InputError(what, hint=f"the inputs are {', '.join(self._inputs)}")
-        return {name: _checked_array(self._inputs[name], data) for name, data in inputs.items()}
 
     def close(self) -> None:
         """Removes temporary files."""
@@ -120,23 +110,6 @@ def _all_native(graph: Graph) -> bool:
     types = [value.type for value in (*graph.inputs, *graph.outputs)]
     dtypes = [type.dtype for type in types if isinstance(type, TensorType) and type.dtype is not None]
     return all(dtype.numpy.kind in "fiubcO" and dtype.numpy.isbuiltin for dtype in dtypes)
-
-
-def _checked_array(value: Value, data: Any) -> Any:
-    if not isinstance(value.type, TensorType) or value.type.dtype is None:
-        return data
-    array: Array = np.asarray(data)
-    dtype = value.type.dtype
-    if dtype is DType.STR:
-        return array.astype(object)
-    if array.dtype != dtype.numpy:
-        raise InputError(
-            f'input "{value.name}" is {array.dtype}, the graph wants {dtype.numpy} ({value.type})',
-            hint=f"convert it with .astype({dtype.numpy})",
-        )
-    if value.type.rank is not None and array.ndim != value.type.rank:
-        raise InputError(f'input "{value.name}" has shape {list(array.shape)}, the graph wants {value.type}')
-    return array
 
 
 def run(graph: Graph, inputs: Mapping[str, Any], engine: Engine = "auto") -> dict[str, Any]:

@@ -50,12 +50,25 @@ class Pass(abc.ABC):
     """A step of a pipeline: a frozen dataclass whose fields are its options.
 
     Every field has a default and is an int, float, bool, str, enum, a tuple of str, or one of
-    these or None. The first line of the docstring is its summary. Registered by
-    :func:`~graphopt.pipeline.register_pass`, which sets :attr:`name`.
+    these or None; its metadata may hold ``help``, and ``min`` and ``max`` of a number. A subclass
+    that checks more in ``__post_init__`` raises ValueError and calls this one. The first line of
+    the docstring is its summary. Registered by :func:`~graphopt.pipeline.register_pass`, which sets
+    :attr:`name`.
     """
 
     name: ClassVar[str]
     effect: ClassVar[Effect] = Effect.EXACT
+
+    def __post_init__(self) -> None:
+        """Checks the ranges of the options.
+
+        Raises:
+            OptionError: a value lies outside.
+        """
+        from graphopt.pipeline.options import options_of
+
+        for option in options_of(type(self)):
+            option.check(getattr(self, option.name))
 
     @abc.abstractmethod
     def run(self, rewriter: Rewriter, context: Context) -> None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from graphopt.errors import EvaluationError, VerifyError
+from graphopt.errors import EvaluationError, InputError, VerifyError
 from graphopt.ir.graph import Graph
 from graphopt.ir.tensor import Array
 from graphopt.ir.types import DType
 from graphopt.pipeline.base import Context, Effect
 from graphopt.pipeline.instruments import Instrument, PassRun
+
+if TYPE_CHECKING:
+    from graphopt.evaluate import Session
 
 RANDOM_OPS = frozenset(
     {
@@ -45,6 +48,7 @@ class NumericVerifier(Instrument):
     in the report as unverified.
 
     Raises:
+        InputError: the graph does not run on a sample that the user gave.
         VerifyError: names the output and its error; or the graph ran before the pass and does not now.
     """
 
@@ -78,11 +82,12 @@ class NumericVerifier(Instrument):
         if random is not None:
             self._reason = f"{random.label} draws random numbers"
             return
-        from graphopt.evaluate import example_inputs
+        from graphopt.evaluate import Session, example_inputs
 
         try:
             self._inputs = list(context.inputs)[:SAMPLES] or [example_inputs(graph, seed=context.seed)]
-            self._before = _evaluate(graph, self._inputs)
+            with Session(graph) as session:
+                self._before = _outputs(session, self._inputs, given=bool(context.inputs))
         except EvaluationError as error:
             self._reason = str(error)
 
@@ -104,7 +109,28 @@ def _evaluate(graph: Graph, inputs: list[Mapping[str, Array]]) -> Outputs:
     from graphopt.evaluate import Session
 
     with Session(graph) as session:
-        return [dict(session.run(sample)) for sample in inputs]
+        return _outputs(session, inputs, given=False)
+
+
+def _outputs(session: Session, inputs: list[Mapping[str, Array]], *, given: bool) -> Outputs:
+    """The outputs on each sample; ``given``: they are the user's own.
+
+    Raises:
+        InputError: ONNX Runtime fails on a sample that the user gave.
+        EvaluationError: the engine fails otherwise.
+    """
+    found: Outputs = []
+    for number, sample in enumerate(inputs, 1):
+        try:
+            found.append(dict(session.run(sample)))
+        except EvaluationError as error:
+            if not given or session.engine != "ort":
+                raise
+            raise InputError(
+                f"the model fails on sample {number}: {error.message}",
+                hint="give inputs on which the model runs as it is, before any pass",
+            ) from error
+    return found
 
 
 def distance(actual: Any, expected: Any, effect: Effect) -> tuple[float, float]:

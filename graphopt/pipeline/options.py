@@ -34,7 +34,7 @@ class Item:
 
 
 class OptionError(ValueError):
-    """A value does not fit its option; the parser adds the place."""
+    """A value does not fit its option, or options don't fit together; the parser adds the place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class Option:
     optional: bool
     default: Any
     help: str
+    low: float | None = None
+    high: float | None = None
 
     @property
     def type_text(self) -> str:
@@ -55,7 +57,30 @@ class Option:
             text = "|".join(_enum_text(member) for member in self.type)
         else:
             text = self.type.__name__
-        return text + ("..." if self.many else "") + (" or none" if self.optional else "")
+        text += "..." if self.many else ""
+        text += f", {self.range_text}," if self.range_text else ""
+        return (text + (" or none" if self.optional else "")).removesuffix(",")
+
+    @property
+    def range_text(self) -> str:
+        """The allowed range, empty where there is none."""
+        if self.low is not None and self.high is not None:
+            return f"from {self.low} to {self.high}"
+        return f"at least {self.low}" if self.low is not None else ""
+
+    def check(self, value: object) -> None:
+        """Checks a value's range.
+
+        Raises:
+            OptionError: it is not in the allowed range.
+        """
+        if self.low is None:
+            return
+        high = float("inf") if self.high is None else self.high
+        for item in value if isinstance(value, tuple) else (value,):
+            # Written so that NaN is in no range.
+            if isinstance(item, int | float) and not self.low <= item <= high:
+                raise OptionError(f"{self.name} must be {self.range_text}, not {format_value(item)}")
 
 
 def options_of(pass_type: type[Pass]) -> list[Option]:
@@ -73,7 +98,19 @@ def options_of(pass_type: type[Pass]) -> list[Option]:
         if default is dataclasses.MISSING:
             raise TypeError(f"option {field.name} has no default")
         kind, many, optional = _analyse(hints[field.name], field.name)
-        found.append(Option(field.name, kind, many, optional, default, field.metadata.get("help", "")))
+        about = field.metadata
+        found.append(
+            Option(
+                field.name,
+                kind,
+                many,
+                optional,
+                default,
+                about.get("help", ""),
+                about.get("min"),
+                about.get("max"),
+            )
+        )
     return found
 
 

@@ -53,7 +53,7 @@ class Pipeline:
         semantics: Semantics | None = None,
     ) -> Report:
         """Runs the passes on ``graph``, in place; when one fails, the graph stays as its last finished
-        rewrite left it.
+        rewrite left it. Each pass adds its text to the graph's metadata ``graphopt.pipeline``.
 
         Args:
             context: target, sample inputs and so on.
@@ -68,6 +68,7 @@ class Pipeline:
         Raises:
             VerifyError: a pass broke the graph or changed its numbers.
             PassError: a pass failed.
+            InputError: a sample does not fit the graph's inputs.
             PipelineError: there is no such way to verify.
         """
         from graphopt.pipeline.runner import Runner

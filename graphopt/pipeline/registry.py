@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from graphopt.errors import PipelineError
+from graphopt.errors import FAULT_HINT, PipelineError, raised_at
 from graphopt.pipeline.base import Pass
 from graphopt.pipeline.options import options_of, suggest
 
@@ -110,11 +110,11 @@ def load_entry_points() -> None:
         except PipelineError:
             _loaded.discard(point.value)
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _loaded.discard(point.value)
             raise PipelineError(
                 f'the pass package "{point.name}" ({point.value}) can\'t be imported: '
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error} ({raised_at(error)})"
             ) from error
 
 
@@ -137,9 +137,12 @@ def load_plugin(path: str | Path) -> None:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
-        if isinstance(error, PipelineError) or not isinstance(error, Exception):
+        if isinstance(error, PipelineError) or not isinstance(error, Exception | SystemExit):
             raise
-        raise PipelineError(f"plugin {path} failed: {type(error).__name__}: {error}") from error
+        raise PipelineError(
+            f"plugin {path} failed: {type(error).__name__}: {error} ({raised_at(error, str(file))})",
+            hint=FAULT_HINT,
+        ) from error
 
 
 def passes() -> dict[str, type[Pass]]:

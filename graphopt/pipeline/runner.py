@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphopt.errors import GraphoptError, PassError
+import numpy as np
+
+from graphopt.errors import FAULT_HINT, GraphoptError, InputError, PassError, raised_at
 from graphopt.ir.graph import Graph
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.semantics import Semantics
@@ -22,6 +25,9 @@ from graphopt.rewrite import RuleStats
 
 if TYPE_CHECKING:
     from graphopt.pipeline.pipeline import Pipeline, Progress, Verify
+
+
+PIPELINE_KEY = "graphopt.pipeline"
 
 
 class Runner:
@@ -60,6 +66,7 @@ class Runner:
         """Runs all passes."""
         report = Report(str(self.pipeline))
         start = time.perf_counter()
+        self._check_samples()
         for instrument in self.instruments:
             instrument.begin(self.graph)
         for index, pass_ in enumerate(self.pipeline.passes):
@@ -71,6 +78,23 @@ class Runner:
             instrument.end(self.graph)
         report.seconds = time.perf_counter() - start
         return report
+
+    def _check_samples(self) -> None:
+        """Refuses samples that don't fit, whichever pass would have looked at them first."""
+        if not self.context.inputs:
+            return
+        from graphopt.evaluate import check_inputs
+
+        for number, sample in enumerate(self.context.inputs, 1):
+            try:
+                arrays = check_inputs(self.graph.inputs, sample)
+                if arrays and not any(np.size(array) for array in arrays.values()):
+                    raise InputError(
+                        "its inputs have no elements", hint="a batch of 0 calibrates and verifies nothing"
+                    )
+            except GraphoptError as error:
+                error.message = f"sample {number}: {error.message}"
+                raise
 
     def _one(self, index: int, pass_: Pass, fuel: int | None) -> PassRow:
         row = PassRow(index, str(pass_), pass_.effect.value)
@@ -84,6 +108,7 @@ class Runner:
             for instrument in self.instruments:
                 instrument.before(run)
             self._apply(run)
+            _record(self.graph, row.spec)
             for instrument in reversed(self.instruments):
                 instrument.after(run)
         except GraphoptError as error:
@@ -100,11 +125,17 @@ class Runner:
             if 'rule "' not in error.message:
                 error.message = _place(run.rewriter) + error.message
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # SystemExit: a pass must not end the process.
+            at = raised_at(error, inspect.getsourcefile(type(run.pass_)) or "")
             raise PassError(
-                f"{_place(run.rewriter)}{type(error).__name__}: {error}",
-                hint="this is a fault of the pass, not of the model",
+                f"{_place(run.rewriter)}{type(error).__name__}: {error} ({at})", hint=FAULT_HINT
             ) from error
+
+
+def _record(graph: Graph, spec: str) -> None:
+    """Writes into the model's metadata that it went through a pass, after those of earlier runs."""
+    earlier = graph.metadata.get(PIPELINE_KEY)
+    graph.metadata[PIPELINE_KEY] = f"{earlier},{spec}" if earlier else spec
 
 
 def _place(rewriter: Rewriter) -> str:

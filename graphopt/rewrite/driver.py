@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from graphopt.errors import GraphoptError, PassError
+from graphopt.errors import FAULT_HINT, GraphoptError, PassError, raised_at
 from graphopt.ir.graph import Node, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import EventKind, OutOfFuel, Transaction
@@ -32,7 +32,8 @@ def apply_rules(
         budget: applications allowed; by default in proportion to the size of the graph.
 
     Raises:
-        PassError: the budget is exceeded, or a rule raised something that is not a GraphoptError.
+        PassError: the budget is exceeded, a rule raised something that is not a GraphoptError, or its
+            rewrite neither returned a replacement nor changed anything.
         OutOfFuel: the rewriter's fuel is spent.
     """
     driver = _Driver(rewriter, rules, stats or RuleStats())
@@ -117,9 +118,11 @@ class _Driver:
                     return rule
             except (GraphoptError, OutOfFuel):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise PassError(
                     f'rule "{rule.name}" failed at {node.label}: {type(error).__name__}: {error}'
+                    f" ({raised_at(error, rule.source.rpartition(':')[0])})",
+                    hint=FAULT_HINT,
                 ) from error
             finally:
                 count.seconds += time.perf_counter() - begin
@@ -136,12 +139,26 @@ class _Driver:
         with self.rewriter.rewrite(rule.name, node) as transaction:
             replacement = rule.rewrite(self.rewriter, found)
             if replacement is not None:
-                values = [replacement] if isinstance(replacement, Value) else list(replacement)
+                values = _values(rule, replacement)
                 values += [None] * (len(node.outputs) - len(values))
                 self.rewriter.replace_node(node, values)
-            if transaction.events:
-                _erase_unused(self.rewriter, found)
-        return bool(transaction.events)
+            if not transaction.events:
+                raise PassError(
+                    f'rule "{rule.name}" matched {node.label}, and its rewrite changed nothing ({rule.source})',
+                    hint="return what replaces the root; to leave a match alone, refuse it in check",
+                )
+            _erase_unused(self.rewriter, found)
+        return True
+
+
+def _values(rule: Rule, replacement: Value | Sequence[Value | None]) -> list[Value | None]:
+    values = [replacement] if isinstance(replacement, Value) else replacement
+    if not isinstance(values, list | tuple) or not all(v is None or isinstance(v, Value) for v in values):
+        raise PassError(
+            f'the rewrite of rule "{rule.name}" returned {type(replacement).__name__} ({rule.source})',
+            hint="return a value, such as rewriter.create(...).output, or a list of values",
+        )
+    return list(values)
 
 
 def _few_uses(value: Value) -> bool:

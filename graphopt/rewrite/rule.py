@@ -50,7 +50,8 @@ class Rule:
         name: as reports and transactions call it.
         pattern: an ``op``, or a ``one_of`` of them.
         rewrite: makes the replacement in a transaction rooted at the match's root. A value or
-            sequence that it returns replaces the root's outputs; None means that it did all itself.
+            sequence that it returns replaces the root's outputs; None means that it made the change
+            itself. Changing nothing is an error: ``check`` is the place to decline.
             Matched nodes that then have no users are erased by the driver, and so are their
             constants.
         check: why the match must be left alone, None to go ahead.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.errors import ArtifactError, InputError, TargetError
+from graphopt.errors import ArtifactError, InputError, TargetError, require
 from graphopt.runtime import manifest as manifests
 from graphopt.runtime.dtypes import numpy_dtype
 from graphopt.runtime.files import map_file
@@ -37,11 +37,30 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None, verify: bo
         ArtifactError: the artifact is missing, damaged, edited or of another format version.
         TargetError: it holds no code that this CPU can run.
         InputError: the number of threads is wrong.
+        ArgumentError: ``path`` is no path.
     """
+    require("path", path, (str, os.PathLike))
     folder = Path(path)
     count = thread_count(threads)
+    refuse_model(folder)
     manifest = manifests.read(folder, verify=verify)
     return Executable(folder, manifest, choose_variant(manifest, folder), threads=count, verify=verify)
+
+
+def refuse_model(path: Path) -> None:
+    """Says what to do with a model that is given where an artifact, a directory, is expected.
+
+    Raises:
+        ArtifactError: it is a file.
+    """
+    if path.is_file():
+        model = path.suffix in (".onnx", ".gir")
+        raise ArtifactError(
+            f"{path} is not an artifact but a {'model' if model else 'file'}",
+            hint=f"compile it first: graphopt compile {path} -o {path.with_suffix('.gopt').name}"
+            if model
+            else "an artifact is the directory NAME.gopt that graphopt compile writes",
+        )
 
 
 def choose_variant(manifest: Manifest, folder: Path) -> Variant:
@@ -61,10 +80,10 @@ def choose_variant(manifest: Manifest, folder: Path) -> Variant:
             reasons.append(f"{variant.target} needs {', '.join(missing)}, which this CPU lacks")
         else:
             return variant
-    raise TargetError(
-        f"{folder} holds no code that runs here: " + "; ".join(reasons),
-        hint="compile it for this CPU, or for a lower level such as x86-64-v3",
-    )
+    hint = "compile it for this CPU with --target native, or for a lower level such as x86-64-v3"
+    if any(variant.kind == "llvm" and variant.triple.startswith("aarch64") for variant in manifest.variants):
+        hint += "; graphopt run --emulate runs aarch64 code under QEMU"
+    raise TargetError(f"{folder} holds no code that runs here: " + "; ".join(reasons), hint=hint)
 
 
 class Executable:
@@ -85,7 +104,7 @@ class Executable:
         self.variant = variant
         self.threads = threads
         self._lock = threading.Lock()
-        self._signature = Signature(manifest.inputs, manifest.outputs)
+        self._signature = Signature(manifest.inputs, manifest.outputs, manifest.sizes)
         map_file(folder, variant.library, manifest.files[variant.library], verify=verify)
         if verify and manifests.GRAPH_NAME in manifest.files:
             map_file(folder, manifests.GRAPH_NAME, manifest.files[manifests.GRAPH_NAME], verify=True)

@@ -48,7 +48,7 @@ class FuseRegions(Pass):
     """Group nodes into regions, each to become one kernel: epilogues onto heavy nodes, chains together."""
 
     effect = Effect.EXACT
-    max_ops: int = field(default=32, metadata={"help": "the most nodes in one region"})
+    max_ops: int = field(default=32, metadata={"help": "the most nodes in one region", "min": 1})
 
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Forms regions in the graph and in the regions of its control flow."""

@@ -1,6 +1,6 @@
 """Magnitude pruning: the weights closest to zero become zero (Han et al., 2015).
 
-With ``sparsity`` exactly ``floor(sparsity * n)`` of ``n`` weights are zeroed, those of smallest
+With ``sparsity`` (0.5 when nothing is said) exactly ``floor(sparsity * n)`` of ``n`` weights are zeroed, those of smallest
 magnitude; among equal magnitudes the earlier position goes first, so that the result is determined.
 ``n`` counts the weights of each layer (``scope=layer``) or of all chosen layers together
 (``scope=global``), where layers follow program order. With ``threshold`` all weights of smaller
@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.ir.graph import Use, Value
+from graphopt.ir.graph import Node, Use, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
 from graphopt.pipeline import Context, Effect, Pass, register_pass
-from graphopt_passes.weights import is_chosen, weight_uses
+from graphopt_passes.weights import chosen, weight_uses
+
+_DEFAULT_SPARSITY = 0.5
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Magnitudes = np.ndarray[Any, np.dtype[np.float64]]
@@ -43,10 +45,13 @@ class PruneMagnitude(Pass):
     """Set the weights of smallest magnitude to zero."""
 
     effect = Effect.LOSSY
-    sparsity: float = field(default=0.5, metadata={"help": "share of the weights to zero, 0 to 1"})
+    sparsity: float | None = field(
+        default=None,
+        metadata={"help": "share of the weights to zero; 0.5 without a threshold", "min": 0, "max": 1},
+    )
     scope: Scope = field(default=Scope.LAYER, metadata={"help": "count in each layer, or over all layers"})
     threshold: float | None = field(
-        default=None, metadata={"help": "zero weights of smaller magnitude instead of counting"}
+        default=None, metadata={"help": "zero weights of smaller magnitude instead of counting", "min": 0}
     )
     include: tuple[str, ...] = field(
         default=("*",), metadata={"help": "shell patterns of the layers, by name of node, output or weight"}
@@ -54,17 +59,18 @@ class PruneMagnitude(Pass):
     exclude: tuple[str, ...] = field(default=(), metadata={"help": "shell patterns of layers to leave alone"})
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sparsity <= 1:
-            raise ValueError(f"sparsity is {self.sparsity}, it must be from 0 to 1")
-        if self.threshold is not None and not self.threshold >= 0:
-            raise ValueError(f"threshold is {self.threshold}, it must not be negative")
+        super().__post_init__()
+        if self.sparsity is not None and self.threshold is not None:
+            raise ValueError("sparsity and threshold exclude each other; give one of them")
+        if self.scope is Scope.GLOBAL and self.threshold is not None:
+            raise ValueError("scope=global goes with sparsity; a threshold is the same for all layers")
 
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Prunes and notes what became of each layer."""
         layers: dict[Value, list[Use]] = {}
-        for use, value in weight_uses(rewriter.graph):
-            if is_chosen(use.user, value, self.include, self.exclude):  # type: ignore[arg-type]
-                layers.setdefault(value, []).append(use)
+        found = list(weight_uses(rewriter.graph))
+        for use, value in chosen(found, _node_and_weight, self.include, self.exclude, context.logger):
+            layers.setdefault(value, []).append(use)
         masks = self._masks(list(layers))
         for (value, uses), mask in zip(layers.items(), masks, strict=True):
             _prune(rewriter, value, uses, mask)
@@ -86,7 +92,14 @@ class PruneMagnitude(Pass):
 
     def _count(self, size: int) -> int:
         """``floor(sparsity * size)`` of the sparsity as it is written: 0.29 of 100 is 29."""
-        return int(Fraction(repr(float(self.sparsity))) * size)
+        share = _DEFAULT_SPARSITY if self.sparsity is None else self.sparsity
+        return int(Fraction(repr(float(share))) * size)
+
+
+def _node_and_weight(found: tuple[Use, Value]) -> tuple[Node, Value]:
+    use, value = found
+    assert isinstance(use.user, Node)
+    return use.user, value
 
 
 def magnitudes(value: Value) -> Magnitudes:

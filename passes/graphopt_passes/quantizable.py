@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import DType, TensorType
-from graphopt_passes.weights import is_chosen
 
 PASSING = frozenset(
     {"Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
@@ -27,10 +26,9 @@ class Layer:
     bias: Value | None
 
 
-def layers_of(graph: Graph, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()) -> list[Layer]:
-    """The layers in the root of ``graph`` that patterns choose, in program order."""
-    found = (_layer(node) for node in graph.nodes)
-    return [layer for layer in found if layer and is_chosen(layer.node, layer.weight, include, exclude)]
+def layers_of(graph: Graph) -> list[Layer]:
+    """The layers in the root of ``graph``, in program order."""
+    return [layer for node in graph.nodes if (layer := _layer(node)) is not None]
 
 
 def _layer(node: Node) -> Layer | None:

@@ -29,6 +29,7 @@ from graphopt_passes.affine_quantization import Grid, activation_grid, quantize_
 from graphopt_passes.calibration import Range, ranges
 from graphopt_passes.inline_regions import require_single_nodes
 from graphopt_passes.quantizable import Layer, layers_of, values_to_quantize
+from graphopt_passes.weights import chosen
 
 
 @register_pass("quantize-static")
@@ -37,7 +38,7 @@ class QuantizeStatic(Pass):
     """Quantize Conv, Gemm and MatMul to 8 bits by ranges measured on sample inputs (min-max)."""
 
     effect = Effect.LOSSY
-    samples: int = field(default=32, metadata={"help": "the most samples to calibrate on"})
+    samples: int = field(default=32, metadata={"help": "the most samples to calibrate on", "min": 1})
     per_channel: bool = field(default=True, metadata={"help": "one scale per output channel of a weight"})
     symmetric: bool = field(default=False, metadata={"help": "the zero point of signed activations is 128"})
     include: tuple[str, ...] = field(
@@ -47,15 +48,11 @@ class QuantizeStatic(Pass):
         default=(), metadata={"help": "shell patterns of layers to keep in float"}
     )
 
-    def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise ValueError("at least one sample is needed for calibration")
-
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Calibrates, then inserts the pairs and quantizes the weights."""
         graph = rewriter.graph
         require_single_nodes(graph)
-        layers = layers_of(graph, self.include, self.exclude)
+        layers = chosen(layers_of(graph), _node_and_weight, self.include, self.exclude, context.logger)
         groups = values_to_quantize(graph, layers)
         if not groups:
             return
@@ -106,6 +103,10 @@ class QuantizeStatic(Pass):
                 axis = {"axis": 0} if self.per_channel else {}
                 term = rewriter.create("DequantizeLinear", [bias, steps], axis).output
                 rewriter.set_input(node, 2, term)
+
+
+def _node_and_weight(layer: Layer) -> tuple[Node, Value]:
+    return layer.node, layer.weight
 
 
 def _union(found: Sequence[Range]) -> Range:

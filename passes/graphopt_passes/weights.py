@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
+from graphopt.errors import PassError
 from graphopt.ir.graph import Graph, Node, Region, Use, Value
 
 _WEIGHT_INPUTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (1, 0), "MatMul": (1, 0)}
+_SHOWN = 8
+
+L = TypeVar("L")
 
 
 def weight_uses(graph: Graph) -> Iterator[tuple[Use, Value]]:
@@ -38,11 +44,42 @@ def is_matrix_of_floats(value: Value) -> bool:
     return kind.dtype is not None and kind.dtype.is_float and kind.dtype.bits >= 16 and (kind.rank or 0) >= 2
 
 
-def is_chosen(node: Node, value: Value, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether shell patterns choose a layer by the name of its node, of its output or of its weight."""
-    names = (node.name, node.outputs[0].name, value.name)
-    return _any_matches(names, include) and not _any_matches(names, exclude)
+def chosen(
+    layers: Sequence[L],
+    of: Callable[[L], tuple[Node, Value]],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    logger: logging.Logger,
+) -> list[L]:
+    """The layers that shell patterns choose by the name of the node, of its output or of the weight.
+
+    Args:
+        of: a layer's node and weight.
+        logger: is warned of a pattern of ``exclude`` that matches no layer.
+
+    Raises:
+        PassError: a pattern of ``include`` matches no layer.
+    """
+    names = [(node.name, node.outputs[0].name, weight.name) for node, weight in map(of, layers)]
+    for pattern in include:
+        if pattern != "*" and not any(_matches(each, [pattern]) for each in names):
+            raise PassError(f"include={pattern} matches no layer", hint=_listing(names))
+    for pattern in exclude:
+        if not any(_matches(each, [pattern]) for each in names):
+            logger.warning("exclude=%s matches no layer; %s", pattern, _listing(names))
+    return [
+        layer
+        for layer, each in zip(layers, names, strict=True)
+        if _matches(each, include) and not _matches(each, exclude)
+    ]
 
 
-def _any_matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns for name in names)
+
+
+def _listing(names: Sequence[tuple[str, str, str]]) -> str:
+    if not names:
+        return "the graph has no such layers"
+    first = ", ".join(node or output for node, output, _ in names[:_SHOWN])
+    return f"the layers are {first}" + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

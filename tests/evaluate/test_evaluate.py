@@ -56,12 +56,20 @@ def test_auto_takes_the_reference_where_onnx_runtime_has_no_kernel() -> None:
         ({"x": np.ones((2, 3), np.float32), "z": np.ones(1)}, 'no input "z"'),
         ({"x": np.ones((2, 3))}, "is float64, the graph wants float32"),
         ({"x": np.ones(3, np.float32)}, r"has shape \[3\]"),
+        ({"x": np.ones((2, 4), np.float32)}, r"has shape \[2, 4\].*: axis 1 must be 3"),
     ],
 )
 def test_wrong_inputs(inputs: dict[str, np.ndarray], message: str) -> None:
     session = Session(loaded("g (float[n,3] x) => (float[n,3] y) { y = Relu(x) }"))
     with pytest.raises(InputError, match=message):
         session.run(inputs)
+
+
+def test_inputs_agree_on_symbolic_dimensions() -> None:
+    session = Session(loaded("g (float[n] x, float[n] z) => (float[n] y) { y = Add(x, z) }"))
+    with pytest.raises(InputError, match=r'input "z" has shape .*axis 0 is n, which is 2 in input "x"'):
+        session.run({"x": np.ones(2, np.float32), "z": np.ones(1, np.float32)})
+    assert session.run({"x": np.ones(2, np.float32), "z": np.ones(2, np.float32)})["y"].tolist() == [2, 2]
 
 
 def test_a_failing_node_is_named() -> None:

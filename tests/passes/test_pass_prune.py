@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_graphs import Model, apply, ops, random
 
-from graphopt.errors import PipelineError
+from graphopt.errors import PassError, PipelineError
 from graphopt.ir.graph import Graph
 from graphopt.pipeline import Pipeline, passes
 
@@ -140,3 +140,37 @@ def test_weights_of_fused_regions_too() -> None:
     apply(graph, "fuse-regions,prune-magnitude{sparsity=0.5}")
     (node,) = graph.nodes
     assert node.is_fused and (node.inputs[1].const.numpy() == 0).sum() == 8  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sparsity=1.5", "sparsity must be from 0 to 1, not 1.5"),
+        ("sparsity=nan", "sparsity must be from 0 to 1, not nan"),
+        ("threshold=-1.0", "threshold must be at least 0, not -1.0"),
+        ("sparsity=0.5 threshold=0.1", "sparsity and threshold exclude each other"),
+        ("scope=global threshold=0.1", "scope=global goes with sparsity"),
+    ],
+)
+def test_what_is_wrong_with_options_is_told(text: str, message: str) -> None:
+    with pytest.raises(PipelineError, match=f'pass "prune-magnitude": {message}'):
+        Pipeline.parse(f"prune-magnitude{{{text}}}")
+
+
+def test_without_options_half_of_the_weights_go() -> None:
+    graph = _model([float(i) for i in range(1, 13)])
+    report = apply(graph, "prune-magnitude")
+    assert [layer["zeroed"] for layer in report.rows[0].notes["layers"]] == [6]
+
+
+@pytest.mark.parametrize("name", ["prune-magnitude", "quantize-static"])
+def test_patterns_that_match_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    m = Model()
+    graph = m.done(m("MatMul", m.input("x", 2, 4), m.const(random(4, 4), "w"), name="dense"))
+    for include in ("conv*", "dense,conv*"):
+        with pytest.raises(PassError, match=rf'pass "{name}": include=conv\* matches no layer') as caught:
+            apply(graph, f"{name}{{include={include}}}")
+        assert caught.value.hint == "the layers are dense"
+    assert ops(graph) == ["MatMul"] and "w" in graph.constants
+    apply(graph, f"{name}{{exclude=conv*}}")
+    assert "exclude=conv* matches no layer; the layers are dense" in caplog.messages

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from pass_samples import Approximate, Lossy, Scale, Swap, close, do, graph_of
 
-from graphopt.errors import VerifyError
+from graphopt.errors import InputError, VerifyError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Effect, Pipeline
 from graphopt.pipeline.numeric import distance
+from graphopt.pipeline.pipeline import Verify
 
 INPUTS = [{"x": np.array([0.5, -2.0], np.float32)}]
 
@@ -118,3 +119,37 @@ def test_one_step_of_an_8_bit_output_is_within_an_approximate_pass() -> None:
                 np.array([99 + step, 3], dtype), np.array([99, 3], dtype), Effect.APPROXIMATE
             )
             assert (measured <= allowed) == (ok and step == 1)
+
+
+@pytest.mark.parametrize("verify", ["numeric", "structure"])
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ({"x": np.zeros(3, np.float32)}, r'sample 2: input "x" has shape \[3\].*axis 0 must be 2'),
+        ({"x": np.zeros((2, 1), np.float32)}, r'sample 2: input "x" has shape \[2, 1\]'),
+        ({"x": np.zeros(2)}, 'sample 2: input "x" is float64, the graph wants float32'),
+        ({"z": np.zeros(2, np.float32)}, 'sample 2: there is no input "z"'),
+        ({}, 'sample 2: input "x" is missing'),
+    ],
+)
+def test_samples_that_do_not_fit_are_refused_however_it_is_verified(
+    sample: dict[str, np.ndarray], message: str, verify: Verify
+) -> None:
+    graph = graph_of("%r: T = Neg(%x)")
+    with pytest.raises(InputError, match=message):
+        Pipeline((Swap(),)).run(graph, context=Context(inputs=[*INPUTS, sample]), verify=verify)
+    assert [node.op for node in graph.walk()] == ["Neg"]
+
+
+def test_a_sample_without_elements_verifies_nothing_and_is_refused() -> None:
+    graph = graph_of("%r: T = Neg(%x)", type="f32[n]")
+    with pytest.raises(InputError, match="sample 1: its inputs have no elements"):
+        Pipeline((Swap(),)).run(graph, context=Context(inputs=[{"x": np.zeros(0, np.float32)}]))
+
+
+def test_a_sample_on_which_the_model_fails_is_the_users_not_unverified() -> None:
+    graph = graph_of("const %d: f32[3] = [1.0, 2.0, 3.0]\n%r: f32[2] = Gather(%d, %x)", type="i64[2]")
+    pipeline = Pipeline((Swap(),))
+    with pytest.raises(InputError, match="the model fails on sample 1: ONNX Runtime failed at Gather"):
+        pipeline.run(graph, context=Context(inputs=[{"x": np.array([0, 7])}]), verify="numeric")
+    pipeline.run(graph, context=Context(inputs=[{"x": np.array([0, 2])}]), verify="numeric")

@@ -157,10 +157,19 @@ def test_a_plugin_that_is_missing_or_fails_is_told(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="there is no plugin"):
         load_plugin(tmp_path / "none.py")
     broken = tmp_path / "broken.py"
-    broken.write_text("1 / 0")
+    broken.write_text("\n1 / 0")
     for _ in range(2):
-        with pytest.raises(PipelineError, match=r"broken.py failed: ZeroDivisionError"):
+        with pytest.raises(
+            PipelineError, match=rf"broken.py failed: ZeroDivisionError: .* \({broken}:2\)"
+        ) as caught:
             load_plugin(broken)
+        assert "a fault of the pass" in (caught.value.hint or "")
+    broken.write_text("x = 1\ndef f(:\n")
+    with pytest.raises(PipelineError, match=rf"broken.py failed: SyntaxError: .* \({broken}:2\)"):
+        load_plugin(broken)
+    broken.write_text("import sys\nsys.exit(0)")
+    with pytest.raises(PipelineError, match=rf"broken.py failed: SystemExit: 0 \({broken}:2\)"):
+        load_plugin(broken)
 
 
 class Point:

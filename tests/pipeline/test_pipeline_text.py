@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from graphopt.errors import PipelineError
 from graphopt.ir.rewriter import Rewriter
-from graphopt.pipeline import Context, Pass, Pipeline, register_pass, register_pipeline
+from graphopt.pipeline import Context, Pass, Pipeline, passes, register_pass, register_pipeline
 from graphopt.pipeline.options import options_of
 
 
@@ -170,3 +170,32 @@ def test_options_tell_their_type_and_help() -> None:
     assert shown["budget"] == ("float or none", None, "")
     assert shown["scope"][0] == "layer|whole|none"
     assert "shared" not in shown
+
+
+def test_ranges_of_options_hold_for_texts_and_for_python() -> None:
+    with pytest.raises(PipelineError) as caught:
+        Pipeline.parse("O1,fuse-regions{max_ops=0}")
+    assert 'pass "fuse-regions": max_ops must be at least 1, not 0 (column 4' in caught.value.message
+    fuse_regions = passes()["fuse-regions"]
+    with pytest.raises(ValueError, match="max_ops must be at least 1, not -3"):
+        fuse_regions(max_ops=-3)  # type: ignore[call-arg]
+    assert str(fuse_regions(max_ops=1)) == "fuse-regions{max_ops=1}"  # type: ignore[call-arg]
+    (option,) = options_of(fuse_regions)
+    assert (option.type_text, option.low, option.high) == ("int, at least 1", 1, None)
+    prune = {option.name: option for option in options_of(passes()["prune-magnitude"])}
+    assert prune["sparsity"].type_text == "float, from 0 to 1, or none"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fold-constants{max_growth=-1}",
+        "fold-constants{max_bytes=-1}",
+        "eliminate-common-subexpressions{max_constant_bytes=-1}",
+        "quantize-static{samples=0}",
+    ],
+)
+def test_no_built_in_pass_takes_a_number_out_of_range(text: str) -> None:
+    option = text.partition("{")[2].partition("=")[0]
+    with pytest.raises(PipelineError, match=f"{option} must be at least"):
+        Pipeline.parse(text)

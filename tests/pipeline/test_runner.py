@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,8 @@ def test_dumps_are_numbered_and_parse(tmp_path: Path) -> None:
     files = sorted(path.name for path in (tmp_path / "new" / "folder").iterdir())
     assert files == ["000_input.gir", "001_swap.gir", "002_lossy.gir"]
     assert graphs_equal(load_gir(tmp_path / "new" / "folder" / files[0]), before) is None
+    assert graph.metadata == {"graphopt.pipeline": "swap,lossy"}
+    graph.metadata["graphopt.pipeline"] = "swap"
     assert graphs_equal(load_gir(tmp_path / "new" / "folder" / files[1]), graph) is None
 
 
@@ -127,7 +130,9 @@ def test_a_fault_of_a_pass_names_pass_rule_and_node_and_keeps_what_was_committed
     graph = graph_of(BODY)
     with pytest.raises(PassError) as caught:
         Pipeline((do(fail),)).run(graph)
-    assert caught.value.message == 'pass "do": rule "bad" failed at Neg "keep": IndexError: oops'
+    said, _, place = caught.value.message.rpartition(" (")
+    assert said == 'pass "do": rule "bad" failed at Neg "keep": IndexError: oops'
+    assert re.fullmatch(r".*pass_samples\.py:\d+\)", place)  # the class's file, though a helper raised it
     assert isinstance(caught.value.__cause__, IndexError)
     assert [node.attrs for node in graph.nodes[:2]] == [{"done": 1}, {}]
     verify(graph)
@@ -176,3 +181,22 @@ def test_every_error_of_a_run_is_one_of_ours() -> None:
 
     with pytest.raises(GraphoptError, match='pass "do": KeyError'):
         Pipeline((do(fail),)).run(graph_of(BODY))
+
+
+def test_a_pass_can_not_end_the_process() -> None:
+    def leave(rewriter: Rewriter, context: Context) -> None:
+        raise SystemExit(0)
+
+    with pytest.raises(PassError, match=r'pass "do": SystemExit: 0 \(.*pass_samples.py:\d+\)') as caught:
+        Pipeline((do(leave),)).run(graph_of(BODY))
+    assert "GRAPHOPT_DEBUG" in (caught.value.hint or "")
+
+
+def test_the_model_remembers_the_passes_of_every_run() -> None:
+    graph = graph_of(BODY)
+    Pipeline((Swap(),)).run(graph)
+    Pipeline((Lossy(new="Sqrt"), do(lambda rewriter, context: None))).run(graph)
+    assert graph.metadata == {"graphopt.pipeline": "swap,lossy{new=Sqrt},do"}
+    untouched = graph_of(BODY)
+    Pipeline(()).run(untouched)
+    assert untouched.metadata == {}

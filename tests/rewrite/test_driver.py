@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 from rule_graphs import FirstInput, graph_of, node, ops
 
 from graphopt.errors import PassError
 from graphopt.ir.builder import Builder
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, Node
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import OutOfFuel
 from graphopt.ir.types import tensor
@@ -136,10 +137,42 @@ def test_endless_rewriting_ends_with_an_error_that_names_the_rule() -> None:
         apply(graph, rename_op("Foo", "Bar"), rename_op("Bar", "Foo"), budget=7)
 
 
-def test_a_rewrite_that_changes_nothing_is_no_hit() -> None:
+def nothing(rewriter: Rewriter, match: Match) -> None:
+    return None
+
+
+def test_a_rewrite_that_changes_nothing_is_a_fault_told_with_its_place() -> None:
     graph = graph_of("%r: T = Foo(%x)")
-    stats = apply(graph, Rule("idle", op("Foo", X), lambda r, m: None))
+    line = nothing.__code__.co_firstlineno
+    message = rf'rule "idle" matched Foo "r", and its rewrite changed nothing \({__file__}:{line}\)'
+    with pytest.raises(PassError, match=message) as caught:
+        apply(graph, Rule("idle", op("Foo", X), nothing))
+    assert "check" in (caught.value.hint or "")
+    # A check is the way to decline.
+    stats = apply(graph, Rule("idle", op("Foo", X), nothing, check=lambda m: refuse("never")))
     assert (stats.of("idle").attempts, stats.of("idle").hits) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("returned", "kind"),
+    [(lambda node: node, "Node"), (lambda node: [node], "list"), (lambda node: 3, "int")],
+)
+def test_a_rewrite_that_returns_no_value_is_a_fault(returned: Callable[[Node], object], kind: str) -> None:
+    graph = graph_of("%r: T = Foo(%x)")
+    rule = Rule("odd", op("Foo", X), lambda r, m: returned(r.create("Neg", [m["x"]])))  # type: ignore[arg-type, return-value]
+    with pytest.raises(PassError, match=rf'rule "odd" returned {kind} \({__file__}:\d+\)'):
+        apply(graph, rule)
+    assert ops(graph) == ["Foo"]
+
+
+def test_a_rewrite_that_raises_is_told_with_the_line() -> None:
+    def fail(rewriter: Rewriter, match: Match) -> None:
+        raise SystemExit(3)
+
+    line = fail.__code__.co_firstlineno + 1
+    message = rf'rule "exit" failed at Foo "r": SystemExit: 3 \({__file__}:{line}\)'
+    with pytest.raises(PassError, match=message):
+        apply(graph_of("%r: T = Foo(%x)"), Rule("exit", op("Foo", X), fail))
 
 
 def test_fuel_stops_the_driver_after_so_many_rewrites() -> None:
