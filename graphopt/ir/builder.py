@@ -93,7 +93,7 @@ def copy_graph(source: Graph) -> Graph:
     target.opset, target.metadata = dict(source.opset), dict(source.metadata)
     target.doc, target.producer = source.doc, source.producer
     target.model_domain, target.model_version = source.model_domain, source.model_version
-    target.output_names = list(source.output_names)
+    target.output_names, target.unverifiable = list(source.output_names), source.unverifiable
     target._counters = dict(source._counters)
     builder = Builder(target)
     mapping: dict[Value, Value] = {}

@@ -27,7 +27,16 @@ class _Comparison:
     def graphs(self, a: Graph, b: Graph) -> str | None:
         fields = ["output_names"]
         if self.names:
-            fields += ["name", "opset", "metadata", "doc", "producer", "model_domain", "model_version"]
+            fields += [
+                "name",
+                "opset",
+                "unverifiable",
+                "metadata",
+                "doc",
+                "producer",
+                "model_domain",
+                "model_version",
+            ]
         for field in fields:
             if getattr(a, field) != getattr(b, field):
                 return f"{field}: {getattr(a, field)!r} and {getattr(b, field)!r}"

@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Union
 
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import TensorType, Type
 
-CANONICAL_OPSET = 26
 FUSED_DOMAIN = "graphopt"
 FUSED_OP = "fused"
 _ORDER_GAP = 1 << 24
@@ -297,6 +297,9 @@ class Graph:
 
     ``output_names`` are the names of the outputs to the outside; the values behind them may be
     named and replaced freely. Inputs are named by their values.
+
+    ``unverifiable`` are operators of ONNX's own domain that the model brought along and the
+    canonical opset lacks, or has in an older form only: they are carried through.
     """
 
     def __init__(self, name: str = "main") -> None:
@@ -304,6 +307,7 @@ class Graph:
         self.body = Region(name)
         self.output_names: list[str] = []
         self.opset: dict[str, int] = {"": CANONICAL_OPSET}
+        self.unverifiable: tuple[str, ...] = ()
         self.metadata: dict[str, str] = {}
         self.doc = ""
         self.producer: tuple[str, str] = ("", "")

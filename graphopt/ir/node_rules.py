@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from graphopt.errors import TypeInferenceError
-from graphopt.ir.graph import Graph, Node, RefAttr, TypeAttr, dominates
+from graphopt.ir.graph import Graph, Node, RefAttr, TypeAttr, Value, dominates
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.structure_rules import value_problem
 from graphopt.ir.tensor import Tensor
@@ -120,6 +120,10 @@ def _regions_owned(scope: Scope, node: Node) -> str | None:
     return None
 
 
+def _layout(value: Value) -> str | None:
+    return value.type.layout if isinstance(value.type, TensorType) else None
+
+
 def _fused_shape(scope: Scope, node: Node) -> str | None:
     if not node.is_fused:
         return None
@@ -132,11 +136,15 @@ def _fused_shape(scope: Scope, node: Node) -> str | None:
     for outer, inner in pairs:
         if outer is not None and not refines(inner.type, outer.type):
             return f"%{outer.name} has type {outer.type}, in the body {inner.type}"
+        if outer is not None and outer.type != inner.type and _layout(outer) != _layout(inner):
+            return f"%{outer.name} has layout {_layout(outer)}, in the body {_layout(inner)}"
     return None
 
 
 def _schema(scope: Scope, node: Node) -> str | None:
-    return None if scope.semantics is None or node.is_fused else scope.semantics.check(node)
+    if scope.semantics is None or node.is_fused:
+        return None
+    return scope.semantics.check(node, canonical=node.op not in scope.graph.unverifiable)
 
 
 def _types_agree(scope: Scope, node: Node) -> str | None:

@@ -14,6 +14,7 @@ from graphopt.errors import TextError
 from graphopt.ir.builder import Builder
 from graphopt.ir.graph import Attr, Graph, Node, RefAttr, Region, TypeAttr, Value
 from graphopt.ir.literals import DOMAIN, parse_data, parse_float, parse_hex
+from graphopt.ir.opset import CANONICAL_OPSET, newest_opset
 from graphopt.ir.printer import FORMAT
 from graphopt.ir.scanner import Scanner
 from graphopt.ir.sidecar import Sidecar
@@ -58,7 +59,11 @@ class _Parser(Scanner):
         if not self.word("graph"):
             self.fail("expected graph")
         graph.name = graph.body.name = self.string("the graph's name in quotes")
-        graph.opset = {"": self.integer()} if self.word("opset") else {}
+        if not self.word("opset"):
+            self.fail("expected opset")
+        start = self.at
+        graph.opset = {"": self.integer("the version of ONNX's operator set")}
+        self.check_opset(graph.opset[""], start)
         self.expect("{")
         self.header()
         self.statements(graph.body, self.root_statement)
@@ -66,12 +71,20 @@ class _Parser(Scanner):
             self.fail("the text goes on after the graph")
         return graph
 
+    def check_opset(self, version: int, at: int) -> None:
+        # Only what needs a newer one makes us load onnx.
+        newest = CANONICAL_OPSET if version <= CANONICAL_OPSET else newest_opset()
+        if not CANONICAL_OPSET <= version <= newest:
+            self.fail(f"opset {version} is not one that a graph can be in: {CANONICAL_OPSET} to {newest}", at)
+
     def header(self) -> None:
         graph = self.graph
         while True:
             if self.word("opset"):
                 domain = self.string()
                 graph.opset[domain] = self.integer()
+            elif self.word("unverifiable"):
+                graph.unverifiable = self.strings()
             elif self.word("producer"):
                 graph.producer = (self.string(), self.string())
             elif self.word("model"):
@@ -88,13 +101,13 @@ class _Parser(Scanner):
         if self.word("input"):
             value = self.define_input(self.graph.body)
             if self.take("="):
-                value.const = self.data(value.type)
+                value.const = self.data(value.type, name=value.name)
             return True
         if self.word("const"):
             start = self.at
             name, type, doc, metadata = self.definition()
             self.expect("=")
-            value = self.builder.constant(self.data(type, start), self.free(name, start))
+            value = self.builder.constant(self.data(type, start, name), self.free(name, start))
             value.type, value.doc, value.metadata = type, doc, metadata
             return True
         return False
@@ -195,10 +208,7 @@ class _Parser(Scanner):
         if self.peek('"'):
             node.name = self.string()
         if self.peek("from") and self.word("from"):
-            origin = [self.string()]
-            while self.take(","):
-                origin.append(self.string())
-            node.origin = tuple(origin)
+            node.origin = self.strings()
         node.doc, node.metadata = self.about()
         while self.peek("do") and self.word("do"):
             begin = self.at
@@ -293,13 +303,14 @@ class _Parser(Scanner):
 
     # --- constant data ------------------------------------------------------------------------
 
-    def data(self, type: Type, at: int | None = None) -> Tensor:
+    def data(self, type: Type, at: int | None = None, name: str = "") -> Tensor:
         start = self.at
         if not isinstance(type, TensorType) or type.dtype is None or not type.is_static:
             self.fail(f"a constant needs a tensor type with numbers for dimensions, not {type}", at)
         shape = tuple(dim for dim in type.shape or () if isinstance(dim, int))
         if self.peek("#"):
-            tensor = self.sidecar.get(self.match(_DIGEST, "16 hexadecimal digits")[1], type.dtype, shape)
+            digest = self.match(_DIGEST, "16 hexadecimal digits")[1]
+            tensor = self.sidecar.get(digest, type.dtype, shape, name)
             if (tensor.dtype, tensor.shape) != (type.dtype, shape):
                 self.fail(f"the constant with this hash has type {tensor.type}", start)
             return tensor

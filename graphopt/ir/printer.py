@@ -60,8 +60,7 @@ class Printer:
     def graph(self, graph: Graph) -> str:
         """The whole text."""
         self.lines.append(f"gir {FORMAT}")
-        opset = f" opset {graph.opset['']}" if "" in graph.opset else ""
-        self.lines.append(f"graph {quote(graph.name)}{opset} {{")
+        self.lines.append(f"graph {quote(graph.name)} opset {graph.opset['']} {{")
         self._header(graph)
         for value in graph.body.inputs:
             default = "" if value.const is None else f" = {self._data(value.const)}"
@@ -79,6 +78,8 @@ class Printer:
 
     def _header(self, graph: Graph) -> None:
         lines = [f"opset {quote(domain)} {version}" for domain, version in graph.opset.items() if domain]
+        if graph.unverifiable:
+            lines.append(f"unverifiable {', '.join(map(quote, graph.unverifiable))}")
         if graph.producer != ("", ""):
             lines.append(f"producer {quote(graph.producer[0])} {quote(graph.producer[1])}")
         if graph.model_domain or graph.model_version:

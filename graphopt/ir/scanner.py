@@ -74,6 +74,13 @@ class Scanner:
         except ValueError as error:
             self.fail(f"not a string: {error}", start)
 
+    def strings(self) -> tuple[str, ...]:
+        """One string or more, with commas between them."""
+        found = [self.string()]
+        while self.take(","):
+            found.append(self.string())
+        return tuple(found)
+
     def name(self) -> str:
         """``%name``."""
         if self.peek('%"'):

@@ -21,6 +21,11 @@ class Semantics(Protocol):
         """
         ...
 
-    def check(self, node: Node) -> str | None:
-        """What is wrong with arity or attributes of ``node`` by its operator's schema, None if nothing."""
+    def check(self, node: Node, *, canonical: bool = False) -> str | None:
+        """What is wrong with arity or attributes of ``node`` by its operator's schema, None if nothing.
+
+        Args:
+            canonical: an operator of ONNX's own domain must be one of the canonical opset, in the form
+                that it has there; else any form known will do, and unknown operators are not judged.
+        """
         ...

@@ -7,7 +7,8 @@ from typing import Any
 import onnx
 
 from graphopt.errors import ModelError
-from graphopt.ir.graph import CANONICAL_OPSET, Attr, Node, RefAttr, TypeAttr
+from graphopt.ir.graph import Attr, Node, RefAttr, TypeAttr
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.tensor import Tensor
 from graphopt.onnx_io.export_tensors import fill_tensor
 from graphopt.onnx_io.export_types import type_proto

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from graphopt.ir.graph import CANONICAL_OPSET, Graph
+from graphopt.ir.graph import Graph
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.onnx_io import upgrade
 
 _NEWEST_WITH_KERNEL = {

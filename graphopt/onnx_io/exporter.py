@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, MutableSequence, Sequence
 
 import onnx
 
-from graphopt.ir.graph import CANONICAL_OPSET, FUSED_DOMAIN, Graph, Node, Region, Value
+from graphopt.ir.graph import FUSED_DOMAIN, Graph, Node, Region, Value
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import Type
 from graphopt.onnx_io.export_attributes import fill_attribute

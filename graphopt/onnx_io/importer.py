@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from graphopt.errors import ModelError
 from graphopt.ir import dims
 from graphopt.ir.builder import Builder
-from graphopt.ir.graph import CANONICAL_OPSET, Graph, Node, Region, Value
+from graphopt.ir.graph import Graph, Node, Region, Value
+from graphopt.ir.opset import CANONICAL_OPSET, newest_opset
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import Type, refines
@@ -24,7 +25,7 @@ from graphopt.onnx_io.external import ExternalFiles
 from graphopt.onnx_io.inlined_size import inlined_size
 from graphopt.onnx_io.nodes import NodeMaker
 from graphopt.onnx_io.order import node_label, ordered_nodes
-from graphopt.onnx_io.schemas import exists, newest_opset, since_version
+from graphopt.onnx_io.schemas import exists, since_version
 from graphopt.onnx_io.scope import Scope, given_names
 from graphopt.onnx_io.settle import settle
 from graphopt.onnx_io.tensors import dense_from_sparse, tensor_from_proto
@@ -82,7 +83,7 @@ class Importer:
         self._initializers(scope, model.graph)
         self._nodes(scope, model.graph.node, given_names(model.graph))
         self._root_outputs(scope, model.graph)
-        graph.opset[""] = self.maker.newest
+        graph.opset[""], graph.unverifiable = self.maker.newest, tuple(self.maker.unverifiable)
         return graph
 
     def _opset(self, imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from graphopt.errors import ModelError, TypeInferenceError
 from graphopt.ir.builder import Builder
 from graphopt.ir.dims import Dim
-from graphopt.ir.graph import CANONICAL_OPSET, Attr, Node, Region, Value
+from graphopt.ir.graph import Attr, Node, Region, Value
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.types import Type, UnknownType
@@ -44,6 +45,7 @@ class NodeMaker:
         self.declared: dict[Value, Type] = {}
         self.known: set[str] = set()
         self.newest = CANONICAL_OPSET
+        self.unverifiable: dict[str, None] = {}
 
     def make(
         self,
@@ -63,8 +65,11 @@ class NodeMaker:
             return batched_scan(self, scope, proto, label, inputs, names, attrs, graphs)
         if version is None or not upgrade.is_needed(proto.op_type, version):
             node = self.node(scope, proto, proto.op_type, domain, inputs, names, attrs, graphs, label)
+            if version is None and not domain:
+                self.unverifiable[node.op] = None
             if version is not None and version > CANONICAL_OPSET and not upgrade.fits(node, CANONICAL_OPSET):
                 self.newest = max(self.newest, version)
+                self.unverifiable[node.op] = None
             return node.outputs
         emitter = _Emitter(self, scope, proto, label)
         legacy = Legacy(proto.op_type, label, version, inputs, names, attrs, emitter, graphs=tuple(graphs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from graphopt.ir.graph import CANONICAL_OPSET
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ops.schema import find_schema
 
 
@@ -38,10 +38,3 @@ def _history() -> dict[str, tuple[int, ...]]:
         if item.domain == "" and item.since_version <= CANONICAL_OPSET:
             found.setdefault(item.name, set()).add(item.since_version)
     return {op: tuple(sorted(steps)) for op, steps in found.items()}
-
-
-def newest_opset() -> int:
-    """The newest opset that the installed onnx package knows."""
-    from onnx import defs
-
-    return int(defs.onnx_opset_version())

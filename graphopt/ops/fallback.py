@@ -9,7 +9,8 @@ import numpy as np
 from graphopt.errors import TextError, TypeInferenceError
 from graphopt.ir.dim_text import parse_dim
 from graphopt.ir.dims import Dim, sym
-from graphopt.ir.graph import CANONICAL_OPSET, Node, RefAttr, TypeAttr, Value
+from graphopt.ir.graph import Node, RefAttr, TypeAttr, Value
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import (
     DType,

@@ -10,7 +10,8 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from graphopt.ir.graph import CANONICAL_OPSET, Node, RefAttr, TypeAttr
+from graphopt.ir.graph import Node, RefAttr, TypeAttr
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import OptionalType, SequenceType, SparseTensorType, TensorType, Type, UnknownType
 
@@ -69,9 +70,12 @@ def schemas(op: str, domain: str) -> list[Any]:
 
 
 @functools.cache
-def signatures(op: str, domain: str) -> tuple[Signature, ...]:
-    """What :func:`schemas` gives, reduced."""
-    return tuple(_signature(schema) for schema in schemas(op, domain))
+def signatures(op: str, domain: str, canonical: bool = False) -> tuple[Signature, ...]:
+    """What :func:`schemas` gives, reduced; ``canonical``: only the one of the canonical opset, if it has one."""
+    if not canonical:
+        return tuple(_signature(schema) for schema in schemas(op, domain))
+    found = find_schema(op, domain, CANONICAL_OPSET)
+    return () if found is None or found.deprecated else (_signature(found),)
 
 
 def _signature(schema: Any) -> Signature:
@@ -89,12 +93,17 @@ def _signature(schema: Any) -> Signature:
 _VERDICTS: dict[tuple[Any, ...], str | None] = {}
 
 
-def check(node: Node) -> str | None:
-    """What is wrong with ``node`` by its operator's schema, located; None if nothing or no schema is known."""
+def check(node: Node, *, canonical: bool = False) -> str | None:
+    """What is wrong with ``node`` by its operator's schema, located; None if nothing or no schema is known.
+
+    Args:
+        canonical: an operator of ONNX's own domain must be in the canonical opset, and fit it.
+    """
     if node.is_fused:
         return _check_fused(node)
     # A value's element type stands for it, by its number: members of an Enum hash slowly.
-    parts: list[object] = [node.op, node.domain, len(node.outputs)]
+    canonical = canonical and not node.domain
+    parts: list[object] = [canonical, node.op, node.domain, len(node.outputs)]
     for value in node.inputs:
         if value is None:
             parts.append(None)
@@ -113,7 +122,7 @@ def check(node: Node) -> str | None:
     try:
         verdict = _VERDICTS[key]
     except KeyError:
-        verdict = _VERDICTS[key] = _judge(node)
+        verdict = _VERDICTS[key] = _judge(node, canonical)
     return None if verdict is None else f"{node.label}: {verdict}"
 
 
@@ -129,10 +138,13 @@ def _check_fused(node: Node) -> str | None:
     return None
 
 
-def _judge(node: Node) -> str | None:
+def _judge(node: Node, canonical: bool) -> str | None:
+    fitting = signatures(node.op, node.domain, canonical)
+    if canonical and not fitting:
+        return f"opset {CANONICAL_OPSET} of ONNX has no such operator"
     problem: str | None = None
     # A node that fits the newest schema only is carried through as it is, so any fit will do.
-    for signature in signatures(node.op, node.domain):
+    for signature in fitting:
         found = _arity(node, signature) or _attributes(node, signature) or _types(node, signature)
         if found is None:
             return None

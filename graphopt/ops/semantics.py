@@ -50,9 +50,14 @@ class OnnxSemantics:
             types += [_UNKNOWN] * missing
         return types
 
-    def check(self, node: Node) -> str | None:
-        """What is wrong with arity, attributes or element types of ``node`` by its operator's schema."""
-        return schema.check(node)
+    def check(self, node: Node, *, canonical: bool = False) -> str | None:
+        """What is wrong with arity, attributes or element types of ``node`` by its operator's schema.
+
+        Args:
+            canonical: an operator of ONNX's own domain must be one of the canonical opset, in the form
+                that it has there; else any form known will do, and unknown operators are not judged.
+        """
+        return schema.check(node, canonical=canonical)
 
 
 SEMANTICS = OnnxSemantics()

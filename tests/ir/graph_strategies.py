@@ -39,7 +39,7 @@ class FirstInput:
         known = next((v.type for v in node.inputs if v is not None), UnknownType())
         return [known for _ in node.outputs]
 
-    def check(self, node: Node) -> str | None:
+    def check(self, node: Node, *, canonical: bool = False) -> str | None:
         return "no such form" if node.op == "Bad" else None
 
 
@@ -157,7 +157,8 @@ def graphs(draw: st.DrawFn) -> Graph:
     """A structurally sound graph; its types mean nothing."""
     graph = Graph(draw(TEXTS))
     graph.body.name = draw(st.sampled_from([graph.name, graph.name, "body"]))
-    graph.opset = draw(st.sampled_from([{"": 26}, {"": 17, "com.microsoft": 1}, {}]))
+    graph.opset = draw(st.sampled_from([{"": 26}, {"": 26, "com.microsoft": 1}, {"": 27}]))
+    graph.unverifiable = draw(st.sampled_from([(), ("Foo",), ("Foo", 'an "odd" name')]))
     graph.producer = draw(st.sampled_from([("", ""), ("pytorch", "2.1")]))
     graph.model_domain, graph.model_version = draw(st.sampled_from([("", 0), ("a.b", 3)]))
     graph.metadata, graph.doc = dict(draw(METADATA)), draw(DOCS)

@@ -12,7 +12,7 @@ from onnx_models import differs, parse, run_ort
 
 from graphopt.errors import ModelError
 from graphopt.evaluate import Session
-from graphopt.ir.graph import CANONICAL_OPSET
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.onnx_io import load, to_proto
 from graphopt.onnx_io.upgrade import next_version
 from graphopt.onnx_io.upgrade.table import ADAPTERS, REVIEWED

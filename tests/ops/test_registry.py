@@ -6,7 +6,7 @@ import numpy as np
 import onnx.defs
 import pytest
 
-from graphopt.ir.graph import CANONICAL_OPSET
+from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.types import UnknownType, tensor
 from graphopt.ops import Kind, info, is_pure
 from graphopt.ops.registry import INFOS, RULES

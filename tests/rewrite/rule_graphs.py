@@ -14,7 +14,7 @@ class FirstInput:
         known = next((v.type for v in node.inputs if v is not None), UnknownType())
         return [known for _ in node.outputs]
 
-    def check(self, node: Node) -> str | None:
+    def check(self, node: Node, *, canonical: bool = False) -> str | None:
         return None
 
 
