@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphopt.errors import RewriteError
 from graphopt.ir import edits
 from graphopt.ir.builder import Builder, copy_node
-from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Attr, Graph, Node, Region, Value, dominates
+from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Attr, Graph, Node, Region, Use, Value, dominates
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.transaction import Event, EventKind, Listener, OutOfFuel, Relation, Transaction
@@ -212,8 +212,15 @@ class Rewriter:
 
     # --- changing -----------------------------------------------------------------------------
 
-    def replace(self, old: Value, new: Value, relation: Relation = Relation.EQUAL) -> None:
-        """Redirects every use of ``old`` to ``new``; the new type reaches the users.
+    def replace(
+        self,
+        old: Value,
+        new: Value,
+        relation: Relation = Relation.EQUAL,
+        *,
+        uses: Sequence[Use] | None = None,
+    ) -> None:
+        """Redirects every use of ``old``, or those in ``uses``, to ``new``; the new type reaches the users.
 
         Raises:
             RewriteError: the types contradict each other (under EQUAL), or a user can't see ``new``.
@@ -226,7 +233,7 @@ class Rewriter:
             )
         if relation is Relation.EQUAL and new.owner is not None:
             self.set_type(new, merge_types(old.type, new.type))
-        for use in old.uses:
+        for use in old.uses if uses is None else uses:
             if isinstance(use.user, Node):
                 if use.user is new.producer:
                     continue

@@ -11,7 +11,7 @@ from graphopt.ir.graph import Attr, Node, RefAttr, TypeAttr
 from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.tensor import Tensor
 from graphopt.onnx_io.export_tensors import fill_tensor
-from graphopt.onnx_io.export_types import type_proto
+from graphopt.onnx_io.export_types import written_type
 from graphopt.ops.schema import NEWEST, find_schema
 
 _KIND = onnx.AttributeProto
@@ -35,7 +35,7 @@ def _fill(proto: onnx.AttributeProto, node: Node, value: Attr) -> None:
             proto.ref_attr_name, proto.type = value.name, _KIND.AttributeType.Value(value.kind)
         case TypeAttr():
             proto.type = _KIND.TYPE_PROTO
-            proto.tp.CopyFrom(type_proto(value.type) or onnx.TypeProto())
+            proto.tp.CopyFrom(written_type(value.type) or onnx.TypeProto())
         case int():
             proto.i, proto.type = value, _KIND.INT
         case float():
@@ -56,7 +56,7 @@ def _fill_list(proto: onnx.AttributeProto, node: Node, items: tuple[Any, ...]) -
         proto.type = _declared_kind(node, proto.name)
     elif all(isinstance(item, TypeAttr) for item in items):
         proto.type = _KIND.TYPE_PROTOS
-        proto.type_protos.extend(type_proto(item.type) or onnx.TypeProto() for item in items)
+        proto.type_protos.extend(written_type(item.type) or onnx.TypeProto() for item in items)
     elif all(isinstance(item, int) for item in items):
         proto.type = _KIND.INTS
         proto.ints.extend(items)

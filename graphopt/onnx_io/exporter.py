@@ -14,7 +14,7 @@ from graphopt.ir.types import Type
 from graphopt.onnx_io.export_attributes import fill_attribute
 from graphopt.onnx_io.export_opset import written_opset
 from graphopt.onnx_io.export_tensors import fill_tensor
-from graphopt.onnx_io.export_types import type_proto
+from graphopt.onnx_io.export_types import written_type
 from graphopt.onnx_io.scope import QUANTIZATION_KEY
 from graphopt.ops.schema import find_schema
 
@@ -186,7 +186,7 @@ class Exporter:
 
     def _type(self, type: Type) -> onnx.TypeProto | None:
         if type not in self._types:
-            self._types[type] = type_proto(type)
+            self._types[type] = written_type(type)
         return self._types[type]
 
     # --- nodes --------------------------------------------------------------------------------

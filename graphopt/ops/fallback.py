@@ -16,7 +16,6 @@ from graphopt.ir.types import (
     DType,
     OptionalType,
     SequenceType,
-    SparseTensorType,
     TensorType,
     Type,
     UnknownType,
@@ -24,6 +23,7 @@ from graphopt.ir.types import (
 from graphopt.ops.access import fresh
 from graphopt.ops.content import static_content
 from graphopt.ops.schema import schemas
+from graphopt.ops.type_proto import type_proto
 
 _MAX_CONST = 1024
 """Constants of more elements are not shown to ONNX's inference."""
@@ -43,7 +43,7 @@ def infer(node: Node) -> list[Type]:
     from onnx import checker, shape_inference
 
     proto = _node_proto(node)
-    types = {f"i{i}": _type_proto(v.type) for i, v in enumerate(node.inputs) if v is not None}
+    types = {f"i{i}": type_proto(v.type) for i, v in enumerate(node.inputs) if v is not None}
     if any(type is None for type in types.values()):
         return unknown
     data = {
@@ -81,7 +81,7 @@ def _attribute(name: str, value: object) -> Any:
     if isinstance(value, Tensor):
         return onnx.helper.make_attribute(name, _tensor_proto(value))
     if isinstance(value, TypeAttr):
-        return onnx.helper.make_attribute(name, _type_proto(value.type))
+        return onnx.helper.make_attribute(name, type_proto(value.type))
     if isinstance(value, tuple):
         items = [_tensor_proto(item) if isinstance(item, Tensor) else item for item in value]
         return onnx.helper.make_attribute(name, items, attr_type=None if items else onnx.AttributeProto.INTS)
@@ -113,29 +113,6 @@ def _data(value: Value) -> Any | None:
     return onnx.numpy_helper.from_array(
         np.array(numbers, type.dtype.numpy).reshape([len(numbers)] * len(type.shape))
     )
-
-
-def _type_proto(type: Type) -> Any | None:
-    """The type as a ``TypeProto``; None when it has an unknown part that protobuf can't express."""
-    import onnx
-
-    match type:
-        case TensorType() | SparseTensorType():
-            if type.dtype is None:
-                return None
-            shape = None if type.shape is None else [d if isinstance(d, int) else str(d) for d in type.shape]
-            make = onnx.helper.make_tensor_type_proto
-            if isinstance(type, SparseTensorType):
-                make = onnx.helper.make_sparse_tensor_type_proto
-            return make(type.dtype.value, shape)
-        case SequenceType() | OptionalType():
-            elem = _type_proto(type.elem)
-            make = onnx.helper.make_sequence_type_proto
-            if isinstance(type, OptionalType):
-                make = onnx.helper.make_optional_type_proto
-            return None if elem is None else make(elem)
-        case UnknownType():
-            return None
 
 
 def _type(node: Node, index: int, proto: Any) -> Type:

@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import PassError
-from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.graph import Graph, Node, Use, Value
 from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.transaction import Relation
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt_passes.affine_quantization import Grid, activation_grid, quantize_bias, quantize_weight
 from graphopt_passes.calibration import Range, ranges
@@ -92,7 +93,8 @@ class QuantizeStatic(Pass):
             factors = rewriter.constant(scale, f"{weight.name}_scale")
             attrs = {"axis": layer.axis} if self.per_channel else {}
             restored = rewriter.create("DequantizeLinear", [quantized, factors], attrs).output
-            rewriter.set_input(node, layer.weight_index, restored)
+            uses = [Use(node, layer.weight_index)]
+            rewriter.replace(weight, restored, Relation.QUANTIZED, uses=uses)
             if layer.bias is not None and layer.bias.const is not None:
                 # The product is rounded to f32 once: its value is what bias and accumulator share.
                 step = np.asarray(grid.scale * scale, np.float32)
@@ -102,7 +104,7 @@ class QuantizeStatic(Pass):
                 steps = rewriter.constant(np.array(spread), f"{layer.bias.name}_scale")
                 axis = {"axis": 0} if self.per_channel else {}
                 term = rewriter.create("DequantizeLinear", [bias, steps], axis).output
-                rewriter.set_input(node, 2, term)
+                rewriter.replace(layer.bias, term, Relation.QUANTIZED, uses=[Use(node, 2)])
 
 
 def _node_and_weight(layer: Layer) -> tuple[Node, Value]:
@@ -130,6 +132,5 @@ def _quantize_value(rewriter: Rewriter, value: Value, grid: Grid, before: Node) 
         restored = rewriter.create(
             "DequantizeLinear", [quantized, scale, zero], outputs=[f"{value.name}_dequantized"]
         ).output
-        for use in value.uses:
-            if isinstance(use.user, Node) and use.user is not quantized.producer:
-                rewriter.set_input(use.user, use.index, restored)
+        uses = [u for u in value.uses if isinstance(u.user, Node) and u.user is not quantized.producer]
+        rewriter.replace(value, restored, Relation.QUANTIZED, uses=uses)

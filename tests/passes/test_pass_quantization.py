@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from graphopt_passes.affine_quantization import activation_grid, quantize_bias, quantize_weight
+from graphopt_passes.quantize_static import QuantizeStatic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pass_graphs import Model, apply, assert_same_numbers, bodies, count, ops, random
@@ -16,6 +17,10 @@ from graphopt.evaluate import run
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.dims import sym
 from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.transaction import EventKind, Relation, Transaction
+from graphopt.ops import SEMANTICS
+from graphopt.pipeline import Context
 
 N = sym("n")
 
@@ -52,6 +57,24 @@ def _pairs(graph: Graph) -> list[tuple[Node, Node]]:
             assert user.op == "DequantizeLinear"
             found.append((node, user))
     return found
+
+
+def test_what_replaces_a_value_is_declared_quantized() -> None:
+    graph, recorded = _network(), Recorder()
+    rewriter = Rewriter(graph, SEMANTICS, listeners=[recorded])
+    QuantizeStatic().run(rewriter, Context(inputs=_samples()))
+    replaced = [e for t in recorded.transactions for e in t.events if e.kind is EventKind.REPLACED]
+    assert {event.relation for event in replaced} == {Relation.QUANTIZED}
+    restored = {node.output for node in graph.walk() if node.op == "DequantizeLinear"}
+    assert {event.new for event in replaced} == restored
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.transactions: list[Transaction] = []
+
+    def committed(self, transaction: Transaction) -> None:
+        self.transactions.append(transaction)
 
 
 def test_what_is_quantized() -> None:
