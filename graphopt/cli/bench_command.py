@@ -17,6 +17,7 @@ from graphopt.cli.output import counted, print_json, print_table, progress
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path),
+    metavar="NAME.gopt",
     help="The artifact of MODEL; compiled for this machine when not given.",
 )
 @click.option("-p", "--pipeline", help="Passes, when it is compiled here.  [default: O2]")

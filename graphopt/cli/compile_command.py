@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 @click.command("compile")
 @model_options
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The artifact, NAME.gopt."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="NAME.gopt",
+    help="The artifact, a directory.",
 )
 @click.option(
     "-t", "--target", default="native",

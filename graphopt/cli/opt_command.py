@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 @click.command("opt")
 @model_options
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path),
+    "-o", "--output", required=True, type=click.Path(path_type=Path), metavar="FILE",
     help="Where the result goes: .onnx, or .gir for text.",
 )  # fmt: skip
 @pipeline_options
-@click.option("--target", help="What fusion may assume of the machine, e.g. native or aarch64.")
+@click.option(
+    "--target", help="What fusion may assume of the machine, e.g. native or aarch64.  [default: nothing]"
+)
 @click.option(
     "--keep-regions", is_flag=True, help="Write fused regions as functions of the model, not inlined."
 )
-@click.option("--dump", type=click.Path(path_type=Path), help="A folder for the graph after each pass.")
+@click.option(
+    "--dump",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="A folder for the graph after each pass.",
+)
 @click.option(
     "--fuel", type=click.IntRange(min=0), help="Stop after so many rewrites in all, to find a faulty one."
 )

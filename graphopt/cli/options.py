@@ -83,7 +83,7 @@ def pipeline_options(function: F) -> F:
     """``--pipeline --verify --data --plugin``: what is done to the graph and how it is checked."""
     function = plugin_option(function)
     function = click.option(
-        "--data", type=click.Path(path_type=Path), metavar="FILE.npz",
+        "-i", "--data", type=click.Path(path_type=Path), metavar="FILE.npz",
         help="Inputs for calibration and numeric verification, or a folder of such files; else generated.",
     )(function)  # fmt: skip
     function = click.option(

@@ -40,7 +40,11 @@ if TYPE_CHECKING:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.npz", help="Where the outputs go."
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Number of threads.  [default: all cores]")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Number of threads, at most 4 per core.  [default: all cores]",
+)
 @click.option("--no-check", is_flag=True, help="Don't check the artifact's hashes.")
 @click.option("--emulate", is_flag=True, help="Run the artifact's aarch64 code under QEMU, on one thread.")
 @json_option

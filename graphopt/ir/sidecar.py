@@ -33,13 +33,17 @@ class Sidecar:
         self.tensors.setdefault(tensor.digest, tensor)
         return tensor.digest
 
-    def get(self, digest: str, dtype: DType, shape: tuple[int, ...]) -> Tensor:
-        """The constant with this hash; it is read, and its hash checked, at first use."""
+    def get(self, digest: str, dtype: DType, shape: tuple[int, ...], name: str = "") -> Tensor:
+        """The constant with this hash; it is read, and its hash checked, at first use.
+
+        Args:
+            name: of the value that holds it, for the error when its data is nowhere.
+        """
         if digest in self.tensors:
             return self.tensors[digest]
         path = self.path
         if path is None:
-            return Tensor.missing(dtype, shape, digest)
+            return Tensor.missing(dtype, shape, digest, name)
         return Tensor(dtype, shape, lambda: _read(path, digest, dtype, shape), digest=digest)
 
     def save(self, path: Path) -> None:

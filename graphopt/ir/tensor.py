@@ -56,12 +56,13 @@ class Tensor:
         return made
 
     @classmethod
-    def missing(cls, dtype: DType, shape: tuple[int, ...], digest: str) -> Tensor:
-        """A tensor whose data was left out of a ``.gir`` text; reading it is an error."""
+    def missing(cls, dtype: DType, shape: tuple[int, ...], digest: str, name: str = "") -> Tensor:
+        """A tensor whose data was left out of a ``.gir`` text; reading it is an error that names the value."""
 
         def fail() -> Array:
             raise TextError(
-                f"the data of a constant {TensorType(dtype, shape)} with hash {digest} is not in the text",
+                f"the data of {f'%{name}' if name else 'a constant'}, {TensorType(dtype, shape)} with hash "
+                f"{digest}, is not in the text",
                 hint="read the .gir with its sidecar file beside it",
             )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -235,6 +237,242 @@ def test_only_plain_files_are_replaced(folder: Path, tmp_path: Path) -> None:
         assert_refused(graphopt("opt", folder / "net.onnx", "-o", tmp_path / "file" / name), name)
     done = graphopt("run", folder / "net.gopt", "--random", "-o", tmp_path / "file" / "o.npz")
     assert_refused(done, "o.npz")
+
+
+def test_inputs_of_opt_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "shape.npz", x=np.zeros((2, 5), np.float32))
+    np.savez(tmp_path / "named.npz", xx=np.zeros((2, 4), np.float32))
+    np.savez(tmp_path / "batch0.npz", x=np.zeros((0, 4), np.float32))
+    np.savez(tmp_path / "none.npz")
+    np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
+    np.save(tmp_path / "array.npy", np.zeros((2, 4), np.float32))
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "text.zip").mkdir()
+    opt = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--verify", "numeric", "--data")
+    for name, *words in (
+        ("shape.npz", '"x"', "[2, 5]", "axis 1 must be 4"),
+        ("named.npz", '"xx"', "the inputs are x"),
+        ("batch0.npz", "no elements"),
+        ("none.npz", "none.npz", "no arrays", "numpy.savez"),
+        ("objects.npz", "objects.npz", "numpy.savez"),
+        ("array.npy", "array.npy", ".npy file", "numpy.savez"),
+        ("text.npz", "text.npz", "not an .npz file", "numpy.savez"),
+        ("text.zip", "no .npz file in this folder"),
+    ):
+        assert_refused(graphopt(*opt, tmp_path / name), *words)
+    done = graphopt(
+        "compile", folder / "net.onnx", "-o", tmp_path / "o.gopt", "-p", "quantize-static",
+        "--data", tmp_path / "shape.npz",
+    )  # fmt: skip
+    assert_refused(done, '"x"', "[2, 5]", "axis 1 must be 4")
+    assert "ONNX Runtime" not in done.stderr
+    done = graphopt("bench", folder / "net.onnx", "--data", tmp_path / "shape.npz")
+    assert_refused(done, '"x"', "[2, 5]", "axis 1 must be 4")
+    assert not (tmp_path / "o.onnx").exists() and not (tmp_path / "o.gopt").exists()
+
+
+def test_only_forms_of_graphs_are_written(folder: Path, tmp_path: Path) -> None:
+    for name in ("o.txt", "o", "o.ONNX"):
+        assert_refused(graphopt("opt", folder / "net.onnx", "-o", tmp_path / name), name, ".onnx", ".gir")
+    done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.gopt")
+    assert_refused(done, "o.gopt", "graphopt compile")
+    done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.gir", "--keep-regions")
+    assert_refused(done, "--keep-regions")
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_that_contradict_each_other(folder: Path) -> None:
+    model = folder / "net.onnx"
+    assert_refused(graphopt("inspect", model, "--dim", "n=1", "--dim", "n=2"), "--dim", "n is given twice")
+    done = graphopt("inspect", model, "--input", "x:1x4", "--input", "x:1x4")
+    assert_refused(done, "--input", "x is given twice")
+    assert_refused(graphopt("inspect", model, "--text", "--json"), "--text", "--json")
+    assert_refused(graphopt("inspect", folder / "net.gopt", "--dim", "n=1"), "--dim")
+    done = graphopt("bench", model, "--artifact", folder / "net.gopt", "-p", "O1")
+    assert_refused(done, "--pipeline", "--artifact")
+    assert_refused(graphopt("run", folder / "net.gopt", "--random", "-1"), "-1")
+    assert_refused(graphopt("bench", model, "--rounds", "0"), "--rounds", "x>=1")
+
+
+def test_models_and_artifacts_in_each_others_place(folder: Path, tmp_path: Path) -> None:
+    model, artifact = folder / "net.onnx", folder / "net.gopt"
+    for args in (
+        ("run", model, "--random"), ("run", model, "--random", "--emulate"), ("bench", model, "--artifact", model)
+    ):  # fmt: skip
+        assert_refused(graphopt(*args), "net.onnx", "compile it first: graphopt compile")
+    for args in (
+        ("opt", artifact, "-o", tmp_path / "o.onnx"), ("compile", artifact, "-o", tmp_path / "o.gopt"),
+        ("bench", artifact),
+    ):  # fmt: skip
+        assert_refused(graphopt(*args), "net.gopt is an artifact, not a model")
+    assert_refused(graphopt("inspect", tmp_path), "not an artifact")
+
+
+def test_inspect_checks_every_file_of_an_artifact(folder: Path, tmp_path: Path) -> None:
+    assert "all SHA-256 are right" in graphopt("inspect", folder / "net.gopt").stdout
+    for name in ("weights.bin", "graph.gir"):
+        shutil.copytree(folder / "net.gopt", tmp_path / name / "net.gopt")
+        path = tmp_path / name / "net.gopt" / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        assert_refused(graphopt("inspect", path.parent), name, "SHA-256 differs")
+
+
+def test_numbers_in_json_are_numbers(folder: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.full((1, 4), np.nan, np.float32))
+    args = ("run", folder / "net.gopt", "--data", tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--json")
+    (row,) = json.loads(graphopt(*args).stdout, parse_constant=pytest.fail)["outputs"]
+    assert row["min"] is None  # JSON has no NaN
+    np.savez(tmp_path / "in.npz", x=np.zeros((1, 4), np.float32))
+    (row,) = json.loads(graphopt(*args).stdout)["outputs"]
+    with np.load(tmp_path / "out.npz") as archive:
+        assert (row["min"], row["max"]) == (archive["y"].min(), archive["y"].max())
+
+
+def test_outputs_of_any_name_are_saved(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "net.onnx")
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "file"
+    onnx.save(model, tmp_path / "named.onnx")
+    assert graphopt("compile", tmp_path / "named.onnx", "-o", tmp_path / "named.gopt").returncode == 0
+    x = np.random.default_rng(4).standard_normal((2, 4)).astype(np.float32)
+    np.savez(tmp_path / "in.npz", x=x)
+    run = ("run", tmp_path / "named.gopt", "--data", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    done = graphopt(*run)
+    assert done.returncode == 0, done.stderr
+    (expected,) = onnxruntime.InferenceSession(folder / "net.onnx").run(None, {"x": x})
+    with np.load(tmp_path / "out.npz") as archive:
+        assert archive.files == ["file"]
+        np.testing.assert_allclose(archive["file"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_written_models_and_artifacts_say_what_they_went_through(folder: Path, tmp_path: Path) -> None:
+    passes = "eliminate-dead-code,fuse-regions{max_ops=4}"
+    assert graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", passes).returncode == 0
+    props = {entry.key: entry.value for entry in onnx.load(tmp_path / "o.onnx").metadata_props}
+    assert props["graphopt.pipeline"] == passes
+    done = graphopt("compile", tmp_path / "o.onnx", "-o", tmp_path / "o.gopt", "-p", "fuse-regions")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads(graphopt("inspect", tmp_path / "o.gopt", "--json").stdout)
+    assert manifest["pipeline"] == f"{passes},fuse-regions"
+    assert manifest["source_sha256"] == hashlib.sha256((tmp_path / "o.onnx").read_bytes()).hexdigest()
+
+
+def test_text_without_its_data_names_the_value(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "net.onnx")
+    weights = np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "w"))
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.ones(300, np.float32), "b"))
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 300
+    onnx.save(model, tmp_path / "wide.onnx")
+    assert graphopt("opt", tmp_path / "wide.onnx", "-o", tmp_path / "wide.gir", "-p", "").returncode == 0
+    (tmp_path / "wide.gir.npz").unlink()
+    assert graphopt("inspect", tmp_path / "wide.gir").returncode == 0
+    assert_refused(
+        graphopt("compile", tmp_path / "wide.gir", "-o", tmp_path / "o.gopt"), "%b, f32[300]", "sidecar"
+    )
+
+
+def test_the_hint_of_compile_depends_on_what_was_done(folder: Path, tmp_path: Path) -> None:
+    done = graphopt("compile", folder / "unknown.onnx", "-o", tmp_path / "o.gopt")
+    assert_refused(done, "acme.Frobnicate", "take that part out of the model")
+    assert "optimize the graph first" not in done.stderr
+    done = graphopt("compile", folder / "unknown.onnx", "-o", tmp_path / "o.gopt", "-p", "")
+    assert_refused(done, "acme.Frobnicate", "optimize the graph first")
+
+
+FAULTY = '''
+from dataclasses import dataclass
+import graphopt as go
+
+@go.register_pass("faulty")
+@dataclass(frozen=True)
+class Faulty(go.Pass):
+    """Fails."""
+
+    def run(self, rewriter, context):
+        STATEMENT
+'''
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"), [("{}['x']", "KeyError: 'x'"), ("raise SystemExit(0)", "SystemExit: 0")]
+)
+def test_faults_of_plugins_are_told_with_pass_and_line(
+    statement: str, said: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "faulty.py"
+    plugin.write_text(FAULTY.replace("STATEMENT", statement))
+    args = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--plugin", plugin, "-p", "faulty")
+    assert_refused(graphopt(*args), f'pass "faulty": {said} ({plugin}:11)', "GRAPHOPT_DEBUG=1")
+    assert not (tmp_path / "o.onnx").exists()
+    monkeypatch.setenv("GRAPHOPT_DEBUG", "1")
+    done = graphopt(*args)
+    assert done.returncode == 2 and statement in done.stderr and "Traceback" in done.stderr
+
+
+def test_plugins_that_do_not_load(tmp_path: Path) -> None:
+    assert_refused(graphopt("passes", "--plugin", tmp_path / "none.py"), "none.py")
+    for text, said in (("x = 1\ndef f(:\n", "SyntaxError"), ("import sys\nsys.exit(0)\n", "SystemExit")):
+        (tmp_path / "bad.py").write_text(text)
+        for args in (("passes",), ("bench", "m.onnx")):
+            done = graphopt(*args, "--plugin", tmp_path / "bad.py")
+            assert_refused(done, said, f"({tmp_path / 'bad.py'}:2)")
+
+
+def test_a_full_disk_is_told() -> None:
+    for args in ("passes", "passes --json", "--help", "opt --help"):
+        command = [sys.executable, "-c", "from graphopt.cli import main; main()", *args.split()]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 2
+        assert done.stderr == "error: the output: No space left on device\n"
+
+
+INTERRUPTED = """
+import os, signal
+import graphopt.backend.compile as backend
+from graphopt.errors import CompileError
+
+def compile_graph(*args, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("not interrupted")
+    except KeyboardInterrupt as error:
+        OUTCOME
+
+backend.compile_graph = compile_graph
+from graphopt.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("outcome", ["raise CompileError('TVM: KeyboardInterrupt') from error", "raise"])
+def test_an_interrupt_is_one_whatever_the_compiler_makes_of_it(
+    outcome: str, folder: Path, tmp_path: Path
+) -> None:
+    script = INTERRUPTED.replace("OUTCOME", outcome)
+    command = [sys.executable, "-c", script, "compile", folder / "net.onnx", "-o", tmp_path / "o.gopt"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.split() == ["interrupted"] or done.stderr.endswith("\ninterrupted\n")
+    assert "Traceback" not in done.stderr and not (tmp_path / "o.gopt").exists()
+
+
+def test_counts_agree_with_their_nouns(folder: Path, tmp_path: Path) -> None:
+    done = graphopt("compile", folder / "net.onnx", "-o", tmp_path / "net.gopt")
+    assert "net.gopt: 1 kernel for" in done.stdout
+    assert "3 nodes, 2 constants (60 B)" in graphopt("inspect", folder / "net.onnx").stdout
+
+
+def test_help_shows_defaults_and_ranges() -> None:
+    text = " ".join(graphopt("bench", "--help").stdout.split())
+    assert "[default: 1; x>=1]" in text and "[default: 7; x>=1]" in text and "[default: O2]" in text
+    assert "[default: structure]" in graphopt("opt", "--help").stdout
+    assert "int, at least 1" in graphopt("passes", "fuse-regions").stdout
+    document = json.loads(graphopt("passes", "prune-magnitude", "--json").stdout)
+    sparsity = document["options"][0]
+    assert (sparsity["name"], sparsity["min"], sparsity["max"]) == ("sparsity", 0, 1)
 
 
 def test_absurd_requests_of_run(folder: Path) -> None:

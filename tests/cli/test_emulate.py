@@ -29,6 +29,11 @@ def test_aarch64_code_runs_under_emulation(folder: Path, tmp_path: Path) -> None
         np.testing.assert_allclose(archive["y"], expected, rtol=1e-5, atol=1e-5)
     done = graphopt("run", arm, "--emulate", "--random", "--dim", "n=6", "--json")
     assert json.loads(done.stdout)["outputs"][0]["type"] == "float32[6x3]"
+    done = graphopt("run", arm, "--random")
+    assert_refused(done, "aarch64 is for aarch64, this machine is", "--emulate", "--target native")
+    done = graphopt("bench", folder / "net.onnx", "--artifact", arm)
+    assert_refused(done, "aarch64 is for aarch64, this machine is")
+    assert "TargetError" not in done.stderr
     assert_refused(graphopt("run", arm, "--emulate", "--threads", "2", "--random"), "--threads")
     assert_refused(graphopt("run", folder / "net.gopt", "--emulate", "--random"), "holds no aarch64 code")
 
