@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from golden_models.draw import Array
+from golden_models.arrays import Array
 from golden_models.fetch import FetchError, cache_dir, path
 from golden_models.table import MODELS, GoldenModel
 

@@ -18,8 +18,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from golden_models import FetchError, ocr, path
-from golden_models.draw import Array
+from golden_models import FetchError, lettering, ocr, path
+from golden_models.arrays import Array
 
 TOLERANCE = 1e-4
 _MODEL = "ppocr-rec"
@@ -58,7 +58,7 @@ def _demo(text: str) -> bool:
             go.compile(graph, target="native").save(artifact)
             size = sum(file.stat().st_size for file in artifact.rglob("*") if file.is_file())
             note.append(f"artifact of {size / 1e6:.1f} MB")
-        image = ocr.render(text)
+        image = lettering.render(text)
         _show(image)
         with go.runtime.load(artifact, threads=1) as executable:
             (ours,) = executable({"x": image})
@@ -127,7 +127,7 @@ def _show(image: Array) -> None:
     """The rendered line in braille dots, two pixels to a dot, where the terminal can show them."""
     if not _console.encoding.lower().startswith("utf"):
         return
-    ink = image[0, 0].reshape(ocr.HEIGHT // 2, 2, -1, 2).min(axis=(1, 3)) < 0
+    ink = image[0, 0].reshape(lettering.HEIGHT // 2, 2, -1, 2).min(axis=(1, 3)) < 0
     inked = np.flatnonzero(ink.any(axis=1))
     rows = ink[inked[0] : inked[-1] + 1] if len(inked) else ink
     rows = np.pad(rows, ((0, -len(rows) % 4), (0, 0)))

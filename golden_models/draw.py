@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.random import Generator
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from golden_models import lettering
+from golden_models.arrays import Array
 
 _BERT_CLS, _BERT_SEP, _BERT_FIRST_WORD, _BERT_WORDS = 101, 102, 999, 30522
 _MAGIKA_PADDING = 256
@@ -29,11 +28,9 @@ def image(rng: Generator, shape: tuple[int, ...]) -> Array:
 
 def text_lines(rng: Generator, shape: tuple[int, ...]) -> Array:
     """Rendered lines of text as the PP-OCR models take them, [batch, 3, 48, width] float32 in -1..1."""
-    from golden_models import ocr
-
     batch, _, _, width = shape
-    chosen = rng.integers(len(ocr.LINES), size=batch)
-    return np.concatenate([ocr.fit_width(ocr.render(ocr.LINES[i]), width) for i in chosen])
+    chosen = rng.integers(len(lettering.LINES), size=batch)
+    return np.concatenate([lettering.fit_width(lettering.render(lettering.LINES[i]), width) for i in chosen])
 
 
 def undecided_text_lines(rng: Generator, shape: tuple[int, ...]) -> Array:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from golden_models.draw import Array
+from golden_models.arrays import Array
 
 if TYPE_CHECKING:
     import onnx

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 from golden_models import draw
-from golden_models.draw import Array
+from golden_models.arrays import Array
 
 # The draw of an input: (random generator, concrete shape) -> array.
 Draw = Callable[[Generator, tuple[int, ...]], Array]

@@ -68,3 +68,69 @@ def test_the_allowed_arrows_form_no_ring() -> None:
 def test_nothing_imports_the_built_in_passes_by_name() -> None:
     for path in sorted((ROOT / "graphopt").rglob("*.py")):
         assert not any(m.split(".")[0] == "graphopt_passes" for m in _imports(path)), path
+
+
+SOURCES = {
+    "graphopt": ROOT / "graphopt",
+    "graphopt_passes": ROOT / "passes" / "graphopt_passes",
+    "golden_models": ROOT / "golden_models",
+}
+LATE_RINGS = {frozenset({"graphopt.backend.emitters.rows", "graphopt.backend.emitters.stages"})}
+"""Rings that only imports inside functions close."""
+
+
+def _modules() -> dict[str, Path]:
+    found = {}
+    for name, folder in SOURCES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = [name, *path.relative_to(folder).with_suffix("").parts]
+            found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def _run_imports(tree: ast.Module, *, late: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that happen when the module is loaded; ``late``: those inside functions too."""
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            pending += node.orelse
+        elif late or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            pending += ast.iter_child_nodes(node)
+
+
+def _rings(modules: dict[str, Path], *, late: bool) -> set[frozenset[str]]:
+    arrows = nx.DiGraph()
+    for module, path in modules.items():
+        for found in _run_imports(ast.parse(path.read_text()), late=late):
+            names = [alias.name for alias in found.names]
+            if isinstance(found, ast.ImportFrom):
+                package = found.module or ""
+                names = [n if (n := f"{package}.{name}") in modules else package for name in names]
+            arrows.add_edges_from((module, name) for name in names if name in modules)
+    return {frozenset(ring) for ring in nx.strongly_connected_components(arrows) if len(ring) > 1}
+
+
+def test_no_modules_import_each_other_in_a_ring() -> None:
+    modules = _modules()
+    assert len(modules) > 200
+    assert _rings(modules, late=False) == set()
+    assert _rings(modules, late=True) <= LATE_RINGS
+
+
+def test_rings_are_found(tmp_path: Path) -> None:
+    texts = {
+        "a": "from p import b",
+        "b": "def f():\n    import p.c",
+        "c": "from p.a import x",
+        "d": "import p.a",
+    }
+    modules = {f"p.{name}": tmp_path / f"{name}.py" for name in texts}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    assert _rings(modules, late=False) == set()
+    assert _rings(modules, late=True) == {frozenset({"p.a", "p.b", "p.c"})}
+    (tmp_path / "b.py").write_text("if TYPE_CHECKING:\n    import p.c\nelse:\n    import p.c")
+    assert _rings(modules, late=False) == {frozenset({"p.a", "p.b", "p.c"})}

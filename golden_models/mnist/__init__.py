@@ -7,7 +7,7 @@ import gzip
 
 import numpy as np
 
-from golden_models.draw import Array
+from golden_models.arrays import Array
 from golden_models.fetch import source_file
 from golden_models.table import MNIST_DIGITS
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from golden_models.draw import Array
+from golden_models.arrays import Array
 
 EPSILON = 1e-5
 _CHANNELS = (1, 16, 32, 64)

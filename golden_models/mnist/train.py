@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from golden_models.draw import Array
+from golden_models.arrays import Array
 from golden_models.mnist import held_out, training
 from golden_models.mnist.network import EPSILON, Network, initial_parameters
 

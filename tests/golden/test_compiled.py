@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import golden_models
-from golden_models import mnist, ocr
+from golden_models import lettering, mnist, ocr
 from tests.golden.conftest import Arrays, Load, Reference
 
 TOLERANCE = 1e-4
@@ -70,8 +70,8 @@ def test_the_recogniser_reads_every_line_as_onnx_runtime_does(
     load_compiled: Load, reference: Reference
 ) -> None:
     executable = load_compiled("ppocr-rec")
-    for line in ocr.LINES:
-        image = ocr.render(line)
+    for line in lettering.LINES:
+        image = lettering.render(line)
         (ours,), (theirs,) = executable({"x": image}), reference("ppocr-rec", {"x": image})
         assert ocr.decode(ours) == ocr.decode(theirs) == line
 

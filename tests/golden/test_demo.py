@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from golden_models import demo, ocr
+from golden_models import demo, lettering
 from tests.golden.conftest import Reference
 
 TIMES = {"graphopt": 1.0, "onnxruntime": 2.0}
@@ -29,8 +29,8 @@ def test_the_demo_reads_its_line(root: Path) -> None:
 
 
 def test_the_demo_tells_differences(reference: Reference, capsys: pytest.CaptureFixture[str]) -> None:
-    (right,) = reference("ppocr-rec", {"x": ocr.render("Mind the gap")})
-    (other,) = reference("ppocr-rec", {"x": ocr.render("404 Not Found")})
+    (right,) = reference("ppocr-rec", {"x": lettering.render("Mind the gap")})
+    (other,) = reference("ppocr-rec", {"x": lettering.render("404 Not Found")})
     assert demo._report(right, right, TIMES)
     assert demo._report(right + np.float32(5e-5), right, TIMES)
     assert not demo._report(right + np.float32(5e-4), right, TIMES)

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 import golden_models
-from golden_models import MODELS, light, ocr
+from golden_models import MODELS, lettering, light, ocr
 from tests.golden.conftest import Reference
 
 LIGHT = [m.name for m in MODELS.values() if m.name.startswith("light-")]
@@ -95,10 +95,10 @@ def test_the_draw_depends_on_its_key_alone() -> None:
 
 
 def test_onnx_runtime_reads_every_line(reference: Reference) -> None:
-    assert len(set(ocr.LINES)) == 50
+    assert len(set(lettering.LINES)) == 50
     widths, margins = set(), []
-    for line in ocr.LINES:
-        image = ocr.render(line)
+    for line in lettering.LINES:
+        image = lettering.render(line)
         (probabilities,) = reference("ppocr-rec", {"x": image})
         assert ocr.decode(probabilities) == line
         ranked = np.sort(probabilities[0], axis=1)
