@@ -1,0 +1,451 @@
+"""Winograd convolution on the blocked layout, over one or two axes.
+
+For each block of tiles: transform the inputs into `V[products][in blocks][tiles][B]` in scratch, multiply
+with the weights, transformed at compile time, into `M[products][tiles][vectors][B]` for a few blocks of
+output channels, transform these into outputs and store them. See `winograd_transforms` for the mathematics
+and `winograd_plan` for what is chosen when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from graphopt.backend.kernels.arithmetic import Arithmetic, float_arithmetic
+from graphopt.backend.kernels.blocked.winograd_plan import (
+    Plan,
+    Winograd,
+    lanes_of_machine,
+    make_plan,
+    tile_counts,
+    winograd_choice,
+)
+from graphopt.backend.kernels.blocked.winograd_transforms import Program
+from graphopt.backend.kernels.conv_spec import ConvSpec, Store
+from graphopt.backend.kernels.emit import (
+    Buffer,
+    Expr,
+    Loop,
+    at_least,
+    at_most,
+    bind,
+    ceil_div,
+    flat_view,
+    i64,
+    lanes_of,
+    loop_for,
+    product,
+    register,
+    serial,
+    store_lanes,
+    unflatten,
+    workspace,
+)
+from graphopt.backend.kernels.machine import Machine
+from graphopt.backend.kernels.temporaries import vectorized
+from graphopt.backend.kernels.tile import Tile
+
+__all__ = ["Winograd", "emit_winograd", "pack_winograd", "winograd_choice", "winograd_shape"]
+
+Array = npt.NDArray[np.generic]
+
+
+def winograd_shape(spec: ConvSpec, choice: Winograd, machine: Machine) -> tuple[int, ...]:
+    """Shape of the packed weights: [output panels, products, in blocks, B, outputs of a panel]."""
+    lanes = lanes_of_machine(machine)
+    width = make_plan(spec, choice, machine).vectors * lanes
+    ins, outs = ceil_div(spec.in_channels, lanes), ceil_div(spec.out_channels, width)
+    return (outs, choice.products, ins, lanes, width)
+
+
+def pack_winograd(spec: ConvSpec, choice: Winograd, machine: Machine, w: Array) -> Array:
+    """Weights [out, in, *kernel], transformed in float64 and rounded once to float32; padding is 0."""
+    outs, products, ins, lanes, width = winograd_shape(spec, choice, machine)
+    points = w.astype(np.float64)
+    for axis, transform in enumerate(choice.transforms):
+        matrix = np.array([[float(c) for c in row] for row in transform.weights])
+        points = np.moveaxis(np.tensordot(points, matrix, (2 + axis, 1)), -1, 2 + axis)
+    packed = np.zeros((outs, products, ins * lanes, width), np.float32)
+    flat = points.reshape(spec.out_channels, spec.in_channels, products).transpose(2, 1, 0)
+    for panel in range(outs):
+        columns = flat[:, :, panel * width : (panel + 1) * width]
+        packed[panel, :, : spec.in_channels, : columns.shape[2]] = columns
+    return packed.reshape(outs, products, ins, lanes, width)
+
+
+@dataclass(frozen=True)
+class _Kernel:
+    """One convolution being emitted."""
+
+    spec: ConvSpec
+    choice: Winograd
+    plan: Plan
+    arithmetic: Arithmetic
+    x: Buffer
+    w: Buffer
+    store: Store
+    counts: tuple[Expr, ...]
+    """Images, and tiles along each axis."""
+
+    @property
+    def lanes(self) -> int:
+        return self.arithmetic.lanes
+
+    @property
+    def in_blocks(self) -> int:
+        blocks: int = ceil_div(self.spec.in_channels, self.lanes)
+        return blocks
+
+    @property
+    def out_blocks(self) -> int:
+        blocks: int = ceil_div(self.spec.out_channels, self.lanes)
+        return blocks
+
+    @property
+    def panels(self) -> int:
+        """Groups of output blocks that share register tiles."""
+        count: int = ceil_div(self.out_blocks, self.plan.vectors)
+        return count
+
+    @property
+    def data_plane(self) -> int:
+        """Floats between transformed inputs of successive products: an odd number of vectors, so that
+        the planes do not fall on the same lines of the cache."""
+        return (self.in_blocks * self.plan.block | 1) * self.lanes
+
+    @property
+    def sums_plane(self) -> int:
+        """Floats between sums of successive products."""
+        return (self.plan.vectors * self.plan.block | 1) * self.lanes
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of tiles: `count` of them from `first`, in `groups` register tiles."""
+
+    first: Expr
+    count: Expr
+    groups: Expr
+    data: Buffer
+
+
+def emit_winograd(
+    spec: ConvSpec, choice: Winograd, machine: Machine, x: Buffer, w: Buffer, store: Store
+) -> None:
+    """Emit the convolution `spec` by `choice`.
+
+    Args:
+        x: flat, [batch][in blocks][*spatial][B] of float32.
+        w: what `pack_winograd` returned.
+        store: called inside `vectorized(B) as lane`, with channel block * B + lane; may store padding
+            channels of the last block.
+    """
+    plan = make_plan(spec, choice, machine)
+    spec = replace(spec, batch=bind(spec.batch), spatial=tuple(bind(size) for size in spec.spatial))
+    counts = (spec.batch, *(bind(count) for count in tile_counts(spec, choice)))
+    kernel = _Kernel(spec, choice, plan, float_arithmetic(machine, "float32"), x, flat_view(w), store, counts)
+    tiles = bind(product(kernel.counts))
+    work = tiles * (choice.products * spec.in_channels * spec.out_channels)
+    blocks = bind(ceil_div(tiles, plan.block))
+    shared = loop_for(work)
+    data_size = choice.products * kernel.data_plane
+    if plan.shared:
+        with workspace(data_size, "float32") as data, serial(blocks) as index:
+            block = _block(kernel, data, index, tiles)
+            _emit_data(kernel, block, shared)
+            with shared(kernel.panels) as panel:
+                _emit_panel(kernel, block, panel)
+        return
+    with shared(blocks) as index, workspace(data_size, "float32") as data:
+        block = _block(kernel, data, index, tiles)
+        _emit_data(kernel, block, serial)
+        with serial(kernel.panels) as panel:
+            _emit_panel(kernel, block, panel)
+
+
+def _block(kernel: _Kernel, data: Buffer, index: Expr, tiles: Expr) -> _Block:
+    size = kernel.plan.block
+    first = bind(index * size)
+    if isinstance(tiles, int) and tiles % size == 0:
+        return _Block(first, size, kernel.plan.groups, data)
+    count = bind(at_most(i64(size), i64(tiles) - first))
+    return _Block(first, count, bind(ceil_div(count, kernel.plan.columns)), data)
+
+
+def _origin(kernel: _Kernel, tile: Expr) -> tuple[Expr, tuple[Expr, ...]]:
+    """The image of a tile, and its first output."""
+    image, *position = unflatten(tile, kernel.counts)
+    return bind(image), tuple(bind(p * m) for p, m in zip(position, kernel.choice.tile, strict=True))
+
+
+def _emit_data(kernel: _Kernel, block: _Block, loop: Loop) -> None:
+    """Transform the inputs of a block of tiles; register tiles' rest is cleared."""
+    size = kernel.choice.products * kernel.lanes
+    with (
+        loop(kernel.in_blocks) as channels,
+        workspace(size, "float32") as patch,
+        workspace(size, "float32") as middle,
+    ):
+        with serial(block.count) as index:
+            image, origin = _origin(kernel, block.first + index)
+            start = tuple(bind(o - pad) for o, pad in zip(origin, kernel.spec.pads_begin, strict=True))
+            base = bind((image * kernel.in_blocks + channels) * product(kernel.spec.spatial))
+            target = bind((channels * kernel.plan.block + index) * kernel.lanes)
+            _emit_patch(kernel, block, (patch, middle), (base, start), target)
+        if not isinstance(block.count, int):
+            _emit_clear(kernel, block, channels)
+
+
+def _emit_clear(kernel: _Kernel, block: _Block, channels: Expr) -> None:
+    """Clear the columns of the last register tile that no tile fills: old numbers might be slow ones."""
+    lanes = kernel.lanes
+    zero = T.broadcast(T.float32(0), lanes)
+    rest = block.groups * kernel.plan.columns - block.count
+    with serial(rest) as index, serial(kernel.choice.products) as plane:
+        position = (channels * kernel.plan.block + block.count + index) * lanes
+        store_lanes(block.data, plane * kernel.data_plane + position, lanes, zero)
+
+
+Reader = Callable[[tuple[Expr, ...]], Expr]
+"""The vector of inputs at a position within a patch."""
+
+
+def _flat(position: tuple[Expr, ...], extents: tuple[Expr, ...]) -> Expr:
+    flat: Expr = i64(0)
+    for p, extent in zip(position, extents, strict=True):
+        flat = flat * extent + p
+    return flat
+
+
+def _emit_patch(
+    kernel: _Kernel,
+    block: _Block,
+    scratch: tuple[Buffer, Buffer],
+    where: tuple[Expr, tuple[Expr, ...]],
+    target: Expr,
+) -> None:
+    """Transform the inputs of one tile in one block of channels, from the image or, at its edge, a copy.
+
+    Args:
+        where: the plane's first element in blocks, and the patch's first coordinates.
+        target: where the results stand within their planes.
+    """
+    spec, choice, lanes = kernel.spec, kernel.choice, kernel.lanes
+    patch, middle = scratch
+    base, start = where
+    stages = _Stages(kernel, middle, [choice.programs[axis].data for axis in choice.active], choice.patch)
+    first = bind((base + _flat(start, spec.spatial)) * lanes)
+
+    def read_image(position: tuple[Expr, ...]) -> Expr:
+        return lanes_of(kernel.x, first + _flat(position, spec.spatial) * lanes, lanes)
+
+    def read_copy(position: tuple[Expr, ...]) -> Expr:
+        return lanes_of(patch, _flat(position, choice.patch) * lanes, lanes)
+
+    def write(index: Expr, value: Expr) -> None:
+        store_lanes(block.data, index * kernel.data_plane + target, lanes, value)
+
+    inside = [s >= 0 for s, pad in zip(start, spec.pads_begin, strict=True) if pad]
+    inside += [s + a <= size for s, a, size in zip(start, choice.patch, spec.spatial, strict=True)]
+    with T.If(tirx.all(*inside)):
+        with T.Then():
+            stages.first(read_image, write)
+        with T.Else():
+            _emit_copy(kernel, patch, base, start)
+            stages.first(read_copy, write)
+    stages.second(write)
+
+
+def _emit_copy(kernel: _Kernel, patch: Buffer, base: Expr, start: tuple[Expr, ...]) -> None:
+    """Copy the part of a patch that lies in the image; zeros stand for the rest."""
+    spec, extents, lanes = kernel.spec, kernel.choice.patch, kernel.lanes
+    with serial(kernel.choice.products) as index:
+        store_lanes(patch, index * lanes, lanes, T.broadcast(T.float32(0), lanes))
+    low = tuple(bind(at_most(at_least(-s, i64(0)), i64(a))) for s, a in zip(start, extents, strict=True))
+    high = tuple(
+        bind(at_least(at_most(i64(size) - s, i64(a)), i64(0)))
+        for size, s, a in zip(spec.spatial, start, extents, strict=True)
+    )
+    with ExitStack() as stack:
+        inner = (
+            stack.enter_context(serial(at_least(end - first, i64(0))))
+            for first, end in zip(low, high, strict=True)
+        )
+        position = tuple(bind(first + i) for first, i in zip(low, inner, strict=True))
+        source = tuple(s + p for s, p in zip(start, position, strict=True))
+        value = lanes_of(kernel.x, (base + _flat(source, spec.spatial)) * lanes, lanes)
+        store_lanes(patch, _flat(position, extents) * lanes, lanes, value)
+
+
+Write = Callable[[Expr, Expr], None]
+"""write(index, value): takes result number `index` of a transform over all axes."""
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """A transform along the active axes, the first axis first; between them values wait in `middle`."""
+
+    kernel: _Kernel
+    middle: Buffer
+    programs: list[Program]
+    extents: tuple[int, ...]
+    """Sizes of what is read."""
+
+    def first(self, read: Reader, write: Write) -> None:
+        """The first stage, which is all where one axis is active."""
+        steps, active, lanes = self.programs[0], self.kernel.choice.active, self.kernel.lanes
+        if len(active) == 1:
+            inputs = [read(self._place(k)) for k in range(steps.inputs)]
+            for k, value in enumerate(_emit_program(self.kernel, steps, inputs)):
+                write(k, value)
+            return
+        width = self.extents[active[1]]
+        with serial(width) as column:
+            inputs = [read(self._place(k, column)) for k in range(steps.inputs)]
+            for k, value in enumerate(_emit_program(self.kernel, steps, inputs)):
+                store_lanes(self.middle, (k * width + column) * lanes, lanes, value)
+
+    def second(self, write: Write) -> None:
+        """The second stage, if there is one."""
+        if len(self.programs) == 1:
+            return
+        first, second = self.programs
+        lanes = self.kernel.lanes
+        with serial(len(first.outputs)) as row:
+            start = row * second.inputs
+            inputs = [lanes_of(self.middle, (start + k) * lanes, lanes) for k in range(second.inputs)]
+            for k, value in enumerate(_emit_program(self.kernel, second, inputs)):
+                write(row * len(second.outputs) + k, value)
+
+    def _place(self, *coordinates: Expr) -> tuple[Expr, ...]:
+        position: list[Expr] = [0] * len(self.extents)
+        for axis, coordinate in zip(self.kernel.choice.active, coordinates, strict=True):
+            position[axis] = coordinate
+        return tuple(position)
+
+
+def _emit_program(kernel: _Kernel, steps: Program, inputs: list[Expr]) -> list[Expr]:
+    """The outputs of `steps`; every value gets a register of its own."""
+    lanes = kernel.lanes
+
+    def keep(value: Expr) -> Expr:
+        kept = register(lanes, "float32")
+        store_lanes(kept, 0, lanes, value)
+        return lanes_of(kept, 0, lanes)
+
+    values = [keep(value) for value in inputs]
+    for terms in steps.sums:
+        total: Expr = None
+        for factor, index in terms:
+            value = values[index]
+            if total is None:
+                total = value if factor == 1 else value * T.broadcast(T.float32(factor), lanes)
+            elif abs(factor) == 1:
+                total = total + value if factor > 0 else total - value
+            else:
+                total = total + value * T.broadcast(T.float32(factor), lanes)
+        values.append(keep(total))
+    return [values[index] for index in steps.outputs]
+
+
+def _emit_panel(kernel: _Kernel, block: _Block, panel: Expr) -> None:
+    """All products and outputs of a block of tiles for one panel of output channels."""
+    choice, plan = kernel.choice, kernel.plan
+    size = choice.products * kernel.sums_plane
+    spare = choice.products * kernel.lanes
+    with (
+        workspace(size, "float32") as sums,
+        workspace(spare, "float32") as middle,
+        workspace(spare, "float32") as outputs,
+    ):
+        with serial(choice.products) as plane, serial(block.groups) as group:
+            _emit_products(kernel, block, sums, panel, plane, group)
+        vectors = plan.vectors
+        if kernel.out_blocks % vectors:
+            vectors = bind(at_most(i64(vectors), kernel.out_blocks - panel * vectors))
+        with serial(block.count) as index:
+            image, origin = _origin(kernel, block.first + index)
+            with serial(vectors) as vector:
+                source = bind((index * plan.vectors + vector) * kernel.lanes)
+                _emit_outputs(
+                    kernel, (sums, middle, outputs), source, (image, panel * plan.vectors + vector, origin)
+                )
+
+
+def _emit_products(
+    kernel: _Kernel, block: _Block, sums: Buffer, panel: Expr, plane: Expr, group: Expr
+) -> None:
+    """One register tile: sums over the input channels."""
+    plan, lanes = kernel.plan, kernel.lanes
+    width = plan.vectors * lanes
+    depth = kernel.in_blocks * lanes * width
+    column = bind(group * plan.columns)
+    weights = bind((panel * kernel.choice.products + plane) * depth)
+    data = bind(plane * kernel.data_plane + column * lanes)
+    tile = Tile(kernel.arithmetic, plan.columns, plan.vectors)
+    tile.start()
+
+    def step(channels: Expr, r: Expr) -> None:
+        row = bind(weights + (channels * lanes + r) * width)
+        _prefetch(kernel.w, row + depth)
+        start = bind(data + channels * (plan.block * lanes) + r)
+        tile.step(
+            [lanes_of(kernel.w, row + v * lanes, lanes) for v in range(plan.vectors)],
+            lambda m: block.data[start + m * lanes],
+            scalars_are_weights=False,
+        )
+        tile.commit()
+
+    full, rest = divmod(kernel.spec.in_channels, lanes)
+    with serial(full) as channels, serial(lanes) as r:
+        step(channels, r)
+    if rest:
+        with serial(rest) as r:
+            step(i64(full), r)
+    target = bind(plane * kernel.sums_plane + column * width)
+    for m in range(plan.columns):
+        for v in range(plan.vectors):
+            store_lanes(sums, target + (m * width + v * lanes), lanes, tile.vector(m, v))
+
+
+def _prefetch(buffer: Buffer, index: Expr) -> None:
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(buffer[index]), 0, 2, 1))
+
+
+def _emit_outputs(
+    kernel: _Kernel,
+    scratch: tuple[Buffer, Buffer, Buffer],
+    source: Expr,
+    where: tuple[Expr, Expr, tuple[Expr, ...]],
+) -> None:
+    """Transform the sums of one tile into outputs, and store those that lie in the image."""
+    choice, lanes = kernel.choice, kernel.lanes
+    image, channels, origin = where
+    sums, middle, outputs = scratch
+
+    def read(position: tuple[Expr, ...]) -> Expr:
+        return lanes_of(sums, _flat(position, choice.patch) * kernel.sums_plane + source, lanes)
+
+    def write(index: Expr, value: Expr) -> None:
+        store_lanes(outputs, index * lanes, lanes, value)
+
+    stages = _Stages(kernel, middle, [choice.programs[axis].output for axis in choice.active], choice.patch)
+    stages.first(read, write)
+    stages.second(write)
+    axes = zip(choice.tile, origin, kernel.spec.out_spatial, strict=True)
+    extents = [
+        m if isinstance(size, int) and size % m == 0 else at_most(i64(m), i64(size) - o)
+        for m, o, size in axes
+    ]
+    with ExitStack() as stack:
+        inner = tuple(stack.enter_context(serial(extent)) for extent in extents)
+        position = tuple(bind(o + i) for o, i in zip(origin, inner, strict=True))
+        base = bind(_flat(inner, choice.tile) * lanes)
+        lane = stack.enter_context(vectorized(lanes))
+        kernel.store(outputs[base + lane], (image, channels * lanes + lane, *position))

@@ -1,0 +1,286 @@
+"""When Winograd convolution pays, with which tile, and how its work is cut.
+
+All by an analytic model in cycles of one core: multiply-adds of the products and of the transforms,
+tiles that hang over the image's edge, and weights that stream from beyond the caches.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from dataclasses import dataclass
+
+from graphopt.backend.kernels.blocked.winograd_transforms import (
+    MOST_PRODUCTS,
+    Program,
+    Programs,
+    Transforms,
+    programs,
+    transforms,
+)
+from graphopt.backend.kernels.conv_spec import ConvSpec
+from graphopt.backend.kernels.emit import Expr, ceil_div, is_static, static
+from graphopt.backend.kernels.machine import Machine, tile_cycles
+
+
+@dataclass(frozen=True)
+class Winograd:
+    """Winograd convolution F(tile, kernel): `tile` outputs along each spatial axis at a time.
+
+    Along an axis where the kernel is 1 the tile is 1 and nothing is transformed.
+    """
+
+    tile: tuple[int, ...]
+    kernel: tuple[int, ...]
+
+    @property
+    def patch(self) -> tuple[int, ...]:
+        """Inputs that make a tile, along each axis; also the products per tile."""
+        return tuple(m + r - 1 for m, r in zip(self.tile, self.kernel, strict=True))
+
+    @property
+    def products(self) -> int:
+        """Products per tile and pair of channels."""
+        return math.prod(self.patch)
+
+    @property
+    def transforms(self) -> tuple[Transforms, ...]:
+        """The transforms along each axis."""
+        return tuple(transforms(m, r) for m, r in zip(self.tile, self.kernel, strict=True))
+
+    @property
+    def programs(self) -> tuple[Programs, ...]:
+        """How data and sums are transformed along each axis."""
+        return tuple(programs(m, r) for m, r in zip(self.tile, self.kernel, strict=True))
+
+    @property
+    def active(self) -> tuple[int, ...]:
+        """Axes along which anything is transformed."""
+        return tuple(axis for axis, a in enumerate(self.patch) if a > 1)
+
+    @property
+    def error(self) -> float:
+        """Bound of the largest error of an output relative to the largest |output|, float32 against exact.
+
+        The transforms' `amplification` of the roundings in a product, for inputs and weights without
+        structure; tests hold the kernel to it. F(2x2, 3x3) 2e-6, F(4x4, 3x3) 1e-5, F(6x6, 3x3) 6e-5.
+        """
+        return _ROUNDINGS * 2.0**-24 * math.prod(t.amplification for t in self.transforms)
+
+
+# Roundings of 2^-24 that an output of largest error shows, beside amplification; measured.
+_ROUNDINGS = 20.0
+# Tiles that are worth trying.
+_TILES = (2, 3, 4, 5, 6)
+# Sizes that stand for symbolic ones, of an image and of a batch.
+_TYPICAL_SIZE = 32
+# Bytes per cycle that one core draws from its L2 cache and from beyond.
+_NEAR_BYTES = 32.0
+_FAR_BYTES = 10.0
+# Share of a direct convolution's multiply-adds in its cycles.
+_DIRECT_SHARE = 0.9
+# Of two things that go on at once, the share of the shorter one that is not hidden.
+_UNHIDDEN = 0.25
+# Fewer blocks of tiles than this cannot keep several threads busy.
+_FEW_BLOCKS = 4
+_MOST_VECTORS = 6
+_MOST_COLUMNS = 16
+_BLOCKS_TRIED = 8
+
+
+def lanes_of_machine(machine: Machine) -> int:
+    """Floats in a vector, which is the channels in a block."""
+    return machine.vector_bits // 32
+
+
+def tile_counts(spec: ConvSpec, choice: Winograd) -> tuple[Expr, ...]:
+    """Tiles along each spatial axis."""
+    return tuple(static(ceil_div(out, m)) for out, m in zip(spec.out_spatial, choice.tile, strict=True))
+
+
+def supports(spec: ConvSpec, machine: Machine) -> bool:
+    """Whether any tile can compute `spec`."""
+    ones = (1,) * len(spec.kernel)
+    lanes = lanes_of_machine(machine)
+    return (
+        spec.dtype == "float32"
+        and spec.groups == 1
+        and spec.strides == spec.dilations == ones
+        and 1 <= sum(r > 1 for r in spec.kernel) <= 2
+        and min(spec.in_channels, spec.out_channels) >= lanes
+    )
+
+
+def winograd_choice(spec: ConvSpec, machine: Machine, max_error: float | None = None) -> Winograd | None:
+    """The tile with which `spec` is modelled fastest; None where direct convolution is, or is needed.
+
+    Args:
+        max_error: bound of the error relative to the largest output (`Winograd.error`); None for any.
+    """
+    if not supports(spec, machine):
+        return None
+    per_axis = [
+        (1,) if r == 1 else tuple(m for m in _TILES if m + r - 1 <= MOST_PRODUCTS) for r in spec.kernel
+    ]
+    choices = [Winograd(tile, spec.kernel) for tile in itertools.product(*per_axis)]
+    allowed = [choice for choice in choices if max_error is None or choice.error <= max_error]
+    if not allowed:
+        return None
+    best = min(allowed, key=lambda choice: winograd_cycles(spec, choice, machine))
+    return best if winograd_cycles(spec, best, machine) < direct_cycles(spec, machine) else None
+
+
+def _size(value: Expr, typical: int) -> int:
+    return value if isinstance(value, int) else typical
+
+
+def _tiles(spec: ConvSpec, choice: Winograd) -> int:
+    counts = tile_counts(spec, choice)
+    whole = [_size(n, ceil_div(_TYPICAL_SIZE, m)) for n, m in zip(counts, choice.tile, strict=True)]
+    return _size(static(spec.batch), 1) * math.prod(whole)
+
+
+def _streamed(compute: float, weight_bytes: float, machine: Machine) -> float:
+    """Cycles of computing while weights stream in, from beyond the L2 cache if they exceed it."""
+    if weight_bytes <= machine.l2_bytes / 2:
+        return compute
+    memory = weight_bytes / _FAR_BYTES
+    return max(compute, memory) + _UNHIDDEN * min(compute, memory)
+
+
+def direct_cycles(spec: ConvSpec, machine: Machine) -> float:
+    """Modelled cycles of direct convolution, which skips taps outside the image."""
+    lanes = lanes_of_machine(machine)
+    positions = float(_size(static(spec.batch), 1))
+    for axis in spec.axes:
+        size, out = _size(axis.size, _TYPICAL_SIZE), _size(axis.out, _TYPICAL_SIZE)
+        positions *= sum(
+            max(0, min(out, size + axis.pad - tap) - max(0, axis.pad - tap)) for tap in range(axis.kernel)
+        )
+    blocks = ceil_div(spec.out_channels, lanes)
+    compute = positions * spec.in_channels * blocks / 2 / _DIRECT_SHARE
+    return _streamed(compute, 4.0 * spec.taps * spec.in_channels * blocks * lanes, machine)
+
+
+def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float:
+    """Modelled cycles of Winograd convolution."""
+    lanes = lanes_of_machine(machine)
+    problem = _problem(spec, choice, machine)
+    tiles = problem.tiles
+    products = _product_cycles(problem, make_plan(spec, choice, machine))
+    ins, outs = ceil_div(spec.in_channels, lanes), ceil_div(spec.out_channels, lanes)
+    transform = tiles * (ins * data_cycles(choice) + outs * output_cycles(choice))
+    weight_bytes = 4.0 * choice.products * spec.in_channels * outs * lanes
+    return _streamed(transform + products, weight_bytes, machine)
+
+
+def _stage_cycles(steps: Program, repeats: int) -> float:
+    """`repeats` times a transform of vectors that are loaded and stored: the ports work at once."""
+    arithmetic, loads, stores = steps.operations / 2, steps.inputs / 2, float(len(steps.outputs))
+    return repeats * (max(arithmetic, loads, stores) + _UNHIDDEN * (arithmetic + loads + stores))
+
+
+def data_cycles(choice: Winograd) -> float:
+    """Modelled cycles of transforming a tile's inputs in one block of channels."""
+    return math.fsum(
+        _stage_cycles(choice.programs[axis].data, choice.products // choice.patch[axis])
+        for axis in choice.active
+    )
+
+
+def output_cycles(choice: Winograd) -> float:
+    """Modelled cycles of making a tile's outputs in one block of channels, and of storing them."""
+    repeats, cycles = choice.products, 0.0
+    for axis in choice.active:
+        repeats //= choice.patch[axis]
+        cycles += _stage_cycles(choice.programs[axis].output, repeats)
+        repeats *= choice.tile[axis]
+    return cycles + 2.0 * math.prod(choice.tile)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the products are cut.
+
+    Register tiles are `columns` tiles of the image times `vectors` blocks of output channels; `groups`
+    of them make a block of tiles, whose transformed data stay in the cache.
+    """
+
+    vectors: int
+    columns: int
+    groups: int
+    shared: bool
+    """Whether threads share the output channels of a block of tiles, not the blocks."""
+
+    @property
+    def block(self) -> int:
+        """Tiles in a block."""
+        return self.columns * self.groups
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The sizes that the plan depends on, as numbers."""
+
+    tiles: int
+    products: int
+    ins: int
+    """Input channels."""
+    outs: int
+    """Blocks of output channels."""
+    lanes: int
+    l1_bytes: int
+    l2_bytes: int
+
+
+def make_plan(spec: ConvSpec, choice: Winograd, machine: Machine) -> Plan:
+    """The plan with the least modelled cycles."""
+    known = is_static(spec.batch) and all(isinstance(n, int) for n in tile_counts(spec, choice))
+    return _plan(_problem(spec, choice, machine), machine.vector_registers, known)
+
+
+def _problem(spec: ConvSpec, choice: Winograd, machine: Machine) -> _Problem:
+    lanes = lanes_of_machine(machine)
+    outs = ceil_div(spec.out_channels, lanes)
+    tiles = _tiles(spec, choice)
+    return _Problem(tiles, choice.products, spec.in_channels, outs, lanes, machine.l1_bytes, machine.l2_bytes)
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(problem: _Problem, registers: int, known: bool) -> Plan:
+    budget = registers - (registers > 16)
+    tiles = problem.tiles
+    tile_bytes = 4 * problem.products * ceil_div(problem.ins, problem.lanes) * problem.lanes
+    most = max(1, min(problem.l2_bytes // 2 // tile_bytes, tiles))
+    plans = []
+    for vectors in range(1, min(problem.outs, _MOST_VECTORS) + 1):
+        for columns in range(1, min(_MOST_COLUMNS, tiles, (budget - 1) // vectors - 1) + 1):
+            least = ceil_div(tiles, max(most // columns, 1) * columns)
+            for blocks in range(least, least + _BLOCKS_TRIED):
+                groups = ceil_div(ceil_div(tiles, blocks), columns)
+                plans.append(Plan(vectors, columns, groups, known and blocks < _FEW_BLOCKS))
+    return min(plans, key=lambda plan: (_balanced_cycles(problem, plan), -plan.block))
+
+
+def _balanced_cycles(problem: _Problem, plan: Plan) -> float:
+    """Cycles with a penalty for work that two threads cannot halve."""
+    shares = ceil_div(*((problem.outs, plan.vectors) if plan.shared else (problem.tiles, plan.block)))
+    return _product_cycles(problem, plan) * (1 + 0.2 * (2 * ceil_div(shares, 2) / shares - 1))
+
+
+def _product_cycles(problem: _Problem, plan: Plan) -> float:
+    """Modelled cycles of all products of transformed data and weights."""
+    blocks, rest = divmod(problem.tiles, plan.block)
+    panels = problem.products * ceil_div(problem.outs, plan.vectors)
+    step = tile_cycles(plan.columns, plan.vectors)
+    line = 4.0 * plan.vectors * problem.lanes
+    panel_bytes = line * problem.ins
+    # The first register tile of a block draws a panel of weights in, the others have it near.
+    near = panels * panel_bytes <= problem.l2_bytes / 2
+    first = max(step, line / (_NEAR_BYTES if near else _FAR_BYTES))
+    other = step if panel_bytes <= problem.l1_bytes * 0.7 else max(step, line / _NEAR_BYTES)
+    count = blocks * plan.groups + ceil_div(rest, plan.columns)
+    begun = blocks + (rest > 0)
+    fixed = 10 + plan.columns * plan.vectors  # to clear and to store accumulators
+    return panels * (problem.ins * (begun * first + (count - begun) * other) + count * fixed)
