@@ -37,6 +37,7 @@ from graphopt.runtime.manifest import (
     WeightSpec,
     encode,
 )
+from graphopt.runtime.sizes import SizeRule
 from graphopt.targets import Target
 
 Array = npt.NDArray[Any]
@@ -54,6 +55,7 @@ class Artifact:
         graph_files: the final graph's text as ``graph.gir``, and its sidecar where it has one.
         pipeline: text of the passes that made the graph.
         source_sha256: digest of the source model; empty where there was none.
+        sizes: what the sizes at a call must be to each other.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -65,6 +67,7 @@ class Artifact:
     pipeline: str = ""
     source_sha256: str = ""
     producer: Mapping[str, str] = field(default_factory=dict)
+    sizes: tuple[SizeRule, ...] = ()
 
     @property
     def weight_bytes(self) -> int:
@@ -146,6 +149,7 @@ class Artifact:
             variants=tuple(variants),
             libraries={**self.libraries, **other.libraries},
             weights=weights,
+            sizes=tuple(dict.fromkeys(self.sizes + other.sizes)),
         )
 
     def _write(self, folder: Path) -> None:
@@ -168,6 +172,7 @@ class Artifact:
             variants=self.variants,
             weights=tuple(specs),
             files=files,
+            sizes=self.sizes,
         )
         with (folder / MANIFEST_NAME).open("xb") as stream:
             stream.write(encode(manifest))
@@ -186,6 +191,7 @@ def build(
     pipeline: str = "",
     source_sha256: str = "",
     kernels: Mapping[str, Sequence[str]] | None = None,
+    sizes: Sequence[SizeRule] = (),
 ) -> Artifact:
     """Compile a Relax module for one target and link it.
 
@@ -195,6 +201,7 @@ def build(
         gir: text of the final graph.
         gir_sidecar: file name and content of the large constants of that text.
         kernels: for each kernel, the nodes of the final graph that it computes.
+        sizes: what the sizes at a call must be to each other for the code to be right.
 
     Raises:
         CompileError: TVM refuses the module, two weights share a name, or one has an element type that
@@ -229,6 +236,7 @@ def build(
         pipeline=pipeline,
         source_sha256=source_sha256,
         producer={name: importlib.metadata.version(name) for name in _PRODUCERS},
+        sizes=tuple(sizes),
     )
 
 

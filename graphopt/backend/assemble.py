@@ -12,12 +12,15 @@ from tvm import relax
 from graphopt.backend.arguments import Packed
 from graphopt.backend.constants import Constants
 from graphopt.backend.emitters import is_emitted
+from graphopt.backend.indices import check_indices
 from graphopt.backend.lower import Lowered, lower_region, value_at
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
+from graphopt.backend.sizes import size_rules
 from graphopt.backend.symbolic import Symbols
 from graphopt.errors import CompileError
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ops import symbolic_content
+from graphopt.runtime.sizes import SizeRule
 from graphopt.targets import Target
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -32,6 +35,8 @@ class Assembled:
     weights: list[tuple[str, Array]]
     kernels: dict[str, list[str]]
     """For each kernel the labels of the nodes that it computes."""
+    sizes: tuple[SizeRule, ...]
+    """What the sizes at a call must be to each other."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +89,14 @@ def assemble(graph: Graph, target: Target) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
 
     Raises:
-        CompileError: a region can't be lowered, or a size depends on data.
+        CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
+    sizes = size_rules(graph)
     cache = KernelCache(target)
     constants = Constants(graph)
     calls = _plan(graph, cache, constants)
     module = _Module(graph, cache, calls, constants)
-    return Assembled(module.build(), module.weights, module.kernels)
+    return Assembled(module.build(), module.weights, module.kernels, sizes)
 
 
 def _plan(graph: Graph, cache: KernelCache, constants: Constants) -> list[Call]:
@@ -108,6 +114,7 @@ def _plan(graph: Graph, cache: KernelCache, constants: Constants) -> list[Call]:
         if not wanted:
             continue
         region = KernelRegion.of(node, constants.get)
+        check_indices(region)
         if is_view(node) and (_is_computed(node.outputs[0], constants) or not node.outputs[0].is_output):
             calls.append(Call(region, None))
             needed.update(value for value in node.inputs[:1] if value is not None)

@@ -17,12 +17,14 @@ def compile_graph(
     graph: Graph,
     target: Target,
     *,
+    source_sha256: str = "",
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Machine code for a graph.
 
     Args:
         graph: regions made by ``fuse-regions`` become one kernel each, every other node one of its own.
+        source_sha256: digest of the source model's file, for the manifest.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -45,8 +47,9 @@ def compile_graph(
         ],
         gir=print_graph(graph),
         pipeline=graph.metadata.get("graphopt.pipeline", ""),
-        source_sha256=graph.metadata.get("graphopt.source_sha256", ""),
+        source_sha256=source_sha256,
         kernels=assembled.kernels,
+        sizes=assembled.sizes,
     )
 
 

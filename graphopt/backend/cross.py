@@ -80,7 +80,7 @@ def run_emulated(
     folder = Path(path).resolve()
     manifest = manifests.read(folder)
     variant = _variant(manifest, folder)
-    signature = Signature(manifest.inputs, manifest.outputs)
+    signature = Signature(manifest.inputs, manifest.outputs, manifest.sizes)
     arrays = [
         _dense(spec, array)
         for spec, array in zip(manifest.inputs, signature.arrange((), inputs), strict=True)

@@ -19,6 +19,7 @@ from graphopt.errors import ArtifactError, TextError
 from graphopt.ir.dim_text import parse_dim
 from graphopt.runtime.dtypes import DTYPES, itemsize
 from graphopt.runtime.files import HINT, open_plain
+from graphopt.runtime.sizes import SizeRule
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -95,6 +96,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         source_sha256: digest of the source model's file; empty where there was none.
         pipeline: text of the passes that the graph went through.
         files: every file but the manifest, by path relative to the artifact.
+        sizes: what the sizes at a call must be to each other, beside what the inputs' shapes say.
         sha256: digest of the manifest itself, see the module's description.
     """
 
@@ -107,6 +109,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: tuple[Variant, ...]
     weights: tuple[WeightSpec, ...]
     files: dict[str, FileRecord]
+    sizes: tuple[SizeRule, ...] = ()
     sha256: str = _BLANK
 
 
@@ -184,6 +187,9 @@ def _check(manifest: Manifest, path: Path) -> None:
                 raise fail(f"{kind} {spec.name!r} has unknown element type {spec.dtype!r}")
             if any(not _is_extent(extent) for extent in spec.shape):
                 raise fail(f"{kind} {spec.name!r} has shape {list(spec.shape)}")
+    for rule in manifest.sizes:
+        if not all(isinstance(size, int) or _is_extent(size) for size in (rule.left, rule.right)):
+            raise fail(f"the sizes that {rule.where} needs are {rule.left!r} and {rule.right!r}")
     size = manifest.files[WEIGHTS_NAME].nbytes if WEIGHTS_NAME in manifest.files else 0
     for weight in manifest.weights:
         what = f"weight {weight.name!r}"

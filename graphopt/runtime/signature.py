@@ -10,14 +10,18 @@ from graphopt.errors import InputError
 from graphopt.ir.dim_text import parse_dim
 from graphopt.ir.dims import Dim, SymDim, evaluate
 from graphopt.runtime.manifest import TensorSpec
+from graphopt.runtime.sizes import SizeRule, check_rule
 
 
 class Signature:
     """The inputs and outputs of an executable, prepared for checks at each call."""
 
-    def __init__(self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    def __init__(
+        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], rules: Sequence[SizeRule] = ()
+    ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
+        self._rules = tuple(rules)
         self._names = [spec.name for spec in inputs]
         self._input_dims = [_dims(spec) for spec in inputs]
         self._output_dims = [_dims(spec) for spec in outputs]
@@ -50,7 +54,8 @@ class Signature:
         """Values of the symbolic dimensions, from the shapes of the inputs.
 
         Raises:
-            InputError: a shape does not fit, or two inputs need different values of one symbol.
+            InputError: a shape does not fit, two inputs need different values of one symbol, or sizes
+                that some node takes together don't fit together.
         """
         values: dict[str, int] = {}
         origin: dict[str, str] = {}
@@ -70,6 +75,8 @@ class Signature:
                     origin.setdefault(symbol, spec.name)
         for spec, dims, shape in zip(self.inputs, self._input_dims, shapes, strict=True):
             _check_expressions(f"{_expected(spec)}, got {list(shape)}", dims, shape, values)
+        for rule in self._rules:
+            check_rule(rule, values)
         return values
 
     def check_output(self, index: int, shape: tuple[int, ...], values: Mapping[str, int]) -> None:

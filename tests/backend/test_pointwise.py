@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from tests.backend.programs import check, numbers
+from graphopt.backend.assemble import assemble
+from tests.backend.programs import NATIVE, check, numbers, outputs_of, program
 
 N = helper.make_node
 
@@ -85,6 +86,41 @@ def test_integer_arithmetic(dtype: type) -> None:
         N(op, ["x", "y"], [op]) for op in ("Add", "Sub", "Mul", "Div", "Mod", "Max", "Min", "Less", "Equal")
     ]
     check(nodes, {"x": x, "y": y}, outputs=[node.output[0] for node in nodes])
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64]
+)
+def test_integer_division_by_anything(dtype: type) -> None:
+    """By 0 it is 0, the smallest number divided by -1 is itself; neither stops the process."""
+    limits = np.iinfo(dtype)
+    some = np.array([limits.min, limits.max, 0, 1, 7, 100, limits.max // 3], dtype)
+    by = np.array([0, 1, 2, 3, limits.max, 7, 0], dtype)
+    if limits.min:
+        by = np.concatenate([by, np.array([-1, -3, limits.min, -1], dtype)])
+    x, d = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(np.tile(some, 5), by))
+    nodes = [N("Div", ["x", "d"], ["q"]), N("Mod", ["x", "d"], ["m"]), N("Mod", ["x", "d"], ["f"], fmod=1),
+             N("Div", ["x", "zero"], ["z"]), N("Mod", ["x", "zero"], ["r"])]  # fmt: skip
+    graph = program(nodes, {"x": x, "d": d}, {"zero": np.zeros((), dtype)}, outputs=["q", "m", "f", "z", "r"])
+    quotient, modulus, rest, none, nothing = outputs_of(graph, {"x": x, "d": d})
+    exact = [0 if not b else abs(int(a)) // abs(int(b)) * (1 if (a < 0) == (b < 0) else -1)
+             for a, b in zip(x, d, strict=True)]  # fmt: skip
+    wrapped = [number - (1 << limits.bits) if number > limits.max else number for number in exact]
+    assert quotient.tolist() == wrapped
+    assert modulus.tolist() == [int(a) % int(b) if b else 0 for a, b in zip(x, d, strict=True)]
+    assert rest.tolist() == [int(a) - int(b) * q if b else 0 for a, b, q in zip(x, d, exact, strict=True)]
+    assert not none.any() and not nothing.any()
+
+
+def test_division_by_a_constant_has_no_guard() -> None:
+    """Nothing is selected: the divisor is known to be safe."""
+    x = numbers(0, 100, dtype=np.int32)
+    nodes = [N("Div", ["x", "d"], ["q"]), N("Mod", ["x", "e"], ["y"])]
+    constants = {"d": np.array(7, np.int32), "e": np.arange(1, 101, dtype=np.int32)}
+    check(nodes, {"x": x}, constants, outputs=["q", "y"])
+    assert "Select" not in str(
+        assemble(program(nodes[:1], {"x": x}, constants, outputs=["q"]), NATIVE).module
+    )
 
 
 def test_bits() -> None:

@@ -15,7 +15,13 @@ from tvm.script.ir_builder import tirx as T
 from graphopt.backend.emitters.registry import Sink, Work, emitter
 from graphopt.backend.emitters.rows import Combine, Place, Row, add, emit_rows
 from graphopt.backend.kernels.emit import register, serial
-from graphopt.backend.readers.elementwise import cast_to, countable, is_float, widen
+from graphopt.backend.readers.elementwise import (
+    cast_to,
+    countable,
+    is_float,
+    quotient,
+    widen,
+)
 from graphopt.backend.readers.movement import axis_attr, integers, operand
 from graphopt.backend.readers.registry import refuse
 from graphopt.backend.region import dtype_of, shape_of
@@ -47,6 +53,10 @@ def _zero(dtype: str) -> Expr:
     return tirx.const(0, dtype)
 
 
+def _one(dtype: str) -> Expr:
+    return tirx.const(1, dtype)
+
+
 def _square(x: Expr) -> Expr:
     return x * x
 
@@ -64,12 +74,12 @@ def _in_float(function: Callable[[Expr], Expr]) -> Callable[[Expr], Expr]:
     return apply
 
 
-_FOLDS: dict[str, Fold] = {
+FOLDS: dict[str, Fold] = {
     "ReduceSum": Fold(add, _zero),
     "ReduceMean": Fold(add, _zero),
     "ReduceMax": Fold(tirx.max, lowest),
     "ReduceMin": Fold(tirx.min, highest),
-    "ReduceProd": Fold(lambda x, y: x * y, lambda dtype: tirx.const(1, dtype)),
+    "ReduceProd": Fold(lambda x, y: x * y, _one),
     "ReduceSumSquare": Fold(add, _zero, before=_square),
     "ReduceL1": Fold(add, _zero, before=_absolute),
     "ReduceL2": Fold(add, _zero, before=_square, after=_in_float(tirx.sqrt)),
@@ -102,11 +112,11 @@ def element_of(work: Work, node: Node) -> Callable[[Place], Expr]:
     )
 
 
-@emitter(*_FOLDS)
+@emitter(*FOLDS)
 def _reduce(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     axes = reduced_axes(work, node)
     emit_fold(
-        work, node, sinks[0], axes, bool(node.attrs.get("keepdims", 1)), _FOLDS[node.op], "Mean" in node.op
+        work, node, sinks[0], axes, bool(node.attrs.get("keepdims", 1)), FOLDS[node.op], "Mean" in node.op
     )
 
 
@@ -128,7 +138,12 @@ def emit_fold(
             total = fold.after(result(place))
             if mean:
                 count = row.count().astype(dtype)
-                total = total / count if "float" in dtype else tirx.truncdiv(total, count)
+                # Of no floats the mean is not a number; of no integers it is 0.
+                total = (
+                    quotient(total, count)
+                    if "float" in dtype
+                    else tirx.truncdiv(total, tirx.max(count, _one(dtype)))
+                )
             sink(cast_to(total, wanted), kept_indices(place.indices, axes, keepdims))
 
         row.once(finish)
@@ -168,13 +183,13 @@ def _log_sum_exp(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     emit_rows(work, operand(node, 0), axes, row, touch, cost=16)
 
 
-_GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+GLOBAL_POOLS = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
 
 
-@emitter(*_GLOBAL_POOLS)
+@emitter(*GLOBAL_POOLS)
 def _global_pool(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     axes = frozenset(range(2, len(shape_of(operand(node, 0)))))
-    fold = _FOLDS[_GLOBAL_POOLS[node.op]]
+    fold = FOLDS[GLOBAL_POOLS[node.op]]
     emit_fold(work, node, sinks[0], axes, True, fold, node.op == "GlobalAveragePool")
 
 
@@ -187,9 +202,9 @@ def _global_lp_pool(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
 def power_fold(p: int) -> Fold:
     """The p-norm."""
     if p == 1:
-        return _FOLDS["ReduceL1"]
+        return FOLDS["ReduceL1"]
     if p == 2:
-        return _FOLDS["ReduceL2"]
+        return FOLDS["ReduceL2"]
     return Fold(
         add,
         _zero,
@@ -210,8 +225,14 @@ def _arg_extremum(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
 
     def better(x: Expr, best: Expr) -> Expr:
         if node.op == "ArgMax":
-            return x >= best if last else x > best
-        return x <= best if last else x < best
+            wins = x >= best if last else x > best
+        else:
+            wins = x <= best if last else x < best
+        if not is_float(x):
+            return wins
+        # What is not a number counts as the extremum, and the first (or last) of it is found.
+        odd = tirx.isnan(x)
+        return tirx.any(wins, odd if last else tirx.all(odd, tirx.Not(tirx.isnan(best))))
 
     def row(row: Row) -> None:
         best, index = register(row.lanes, dtype), register(row.lanes, "int64")
@@ -226,7 +247,7 @@ def _arg_extremum(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
             def step(place: Place) -> None:
                 moved = list(place.indices)
                 moved[axis] = k
-                x = element(Place(tuple(moved), k, place.lane))
+                x = work.context.bind(element(Place(tuple(moved), k, place.lane)))
                 wins = better(x, best[place.lane])
                 T.buffer_store(index, tirx.Select(wins, k, index[place.lane]), [place.lane])
                 T.buffer_store(best, tirx.Select(wins, x, best[place.lane]), [place.lane])

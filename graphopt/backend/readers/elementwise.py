@@ -83,6 +83,33 @@ def _at_most(x: Expr, bound: Expr) -> Expr:
     return tirx.Select(x > bound, bound, x)
 
 
+def larger(x: Expr, y: Expr) -> Expr:
+    """The larger of two, and NaN where either is. Uses both more than once."""
+    return _extremum(x, y, tirx.max(x, y) if not is_float(x) else tirx.Select(y > x, y, x))
+
+
+def smaller(x: Expr, y: Expr) -> Expr:
+    """The smaller of two, and NaN where either is. Uses both more than once."""
+    return _extremum(x, y, tirx.min(x, y) if not is_float(x) else tirx.Select(y < x, y, x))
+
+
+def _extremum(x: Expr, y: Expr, ordered: Expr) -> Expr:
+    """``ordered``, which is ``x`` where either is NaN, put right where ``y`` is."""
+    # A constant and not y: LLVM would join the two comparisons, and take four instructions for three.
+    return tirx.Select(tirx.isnan(y), const(math.nan, y), ordered) if is_float(x) else ordered
+
+
+def quotient(x: Expr, y: Expr) -> Expr:
+    """x / y of floats.
+
+    Division by a constant stays a division, as the reciprocal of most numbers is not exact. TVM refuses
+    the constant 0, whose reciprocal is.
+    """
+    if isinstance(y, tirx.FloatImm) and y.value == 0:
+        return x * const(math.copysign(math.inf, y.value), x)
+    return x / y
+
+
 def sigmoid(context: Context, x: Expr) -> Expr:
     """1 / (1 + exp(-x)), without overflow to infinity's reciprocal losing the sign."""
     if "sigmoid" in context.vector_math:
@@ -104,7 +131,7 @@ def _gelu(context: Context, node: Node, x: Expr) -> Expr:
 
 def _sign(x: Expr) -> Expr:
     zero, one = const(0, x), const(1, x)
-    if type_of(x).startswith("uint"):
+    if _is_unsigned(x):
         return tirx.Select(x > zero, one, zero)
     return tirx.Select(x > zero, one, tirx.Select(x < zero, const(-1, x), zero if not is_float(x) else x))
 
@@ -240,9 +267,11 @@ def _mul(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
 def _div(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     x, y = args
     if is_float(x):
-        # Division by a constant stays a division: the reciprocal of most numbers is not exact.
-        return x / y
-    return tirx.truncdiv(x, y)
+        return quotient(x, y)
+    if _divides_safely(context, node, y):
+        return tirx.truncdiv(x, y)
+    x, y = context.bind(x), context.bind(y)
+    return _unless_zero(y, tirx.truncdiv(x, _safe_divisor(y)), _negated(x))
 
 
 @_pointwise("Mod")
@@ -261,7 +290,42 @@ def _mod(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
             rest + y,
             rest,
         )
+    if not _divides_safely(context, node, y):
+        # Nothing is left over by 1, and so by 0 and -1.
+        y = _safe_divisor(context.bind(y))
     return tirx.truncmod(x, y) if node.attrs.get("fmod", 0) else tirx.floormod(x, y)
+
+
+def _divides_safely(context: Context, node: Node, y: Expr) -> bool:
+    """Whether the divisor is a constant that the CPU's division takes whatever it divides."""
+    known = context.constant(node.inputs[1])
+    return known is not None and not ((known == 0) | (known.astype("int64") == -1)).any()
+
+
+def _safe_divisor(y: Expr) -> Expr:
+    """``y``, and 1 for divisors that stop the process: 0, and -1 (for the smallest number)."""
+    stops = y == const(0, y)
+    return tirx.Select(stops if _is_unsigned(y) else tirx.any(stops, y == const(-1, y)), const(1, y), y)
+
+
+def _unless_zero(y: Expr, divided: Expr, negated: Expr) -> Expr:
+    """What a safe divisor gave, put right where ``y`` was none: by 0 it is 0."""
+    if not _is_unsigned(y):
+        divided = tirx.Select(y == const(-1, y), negated, divided)
+    return tirx.Select(y == const(0, y), const(0, y), divided)
+
+
+def _negated(x: Expr) -> Expr:
+    """-x, and the smallest number again for the smallest number; without signs, where that is defined."""
+    if _is_unsigned(x):
+        return x
+    bits = tirx.reinterpret(f"u{type_of(x)}", x)
+    # Not 0 - bits: TVM's simplifier takes that for a negative number.
+    return tirx.reinterpret(type_of(x), tirx.bitwise_not(bits) + const(1, bits))
+
+
+def _is_unsigned(x: Expr) -> bool:
+    return type_of(x).startswith("uint")
 
 
 @_pointwise("Pow")
@@ -340,8 +404,8 @@ def _binary(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
 
 
 _VARIADIC: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "Max": tirx.max,
-    "Min": tirx.min,
+    "Max": larger,
+    "Min": smaller,
     "Sum": lambda x, y: x + y,
     "Mean": lambda x, y: x + y,
 }
@@ -351,7 +415,7 @@ _VARIADIC: dict[str, Callable[[Expr, Expr], Expr]] = {
 def _variadic(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     total = args[0]
     for arg in args[1:]:
-        total = _VARIADIC[node.op](total, arg)
+        total = _VARIADIC[node.op](context.bind(total), context.bind(arg))
     return total / const(len(args), total) if node.op == "Mean" else total
 
 
