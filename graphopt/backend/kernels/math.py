@@ -2,7 +2,7 @@
 
 LLVM turns these functions into scalar calls of the C library, one lane at a time. Here float32 is
 computed by polynomials (minimax fits made for this file, by reweighted least squares on Chebyshev
-nodes) and bit operations, to about one unit in the last place; see the tests for the bounds.
+nodes) and bit operations, to a few units in the last place; see the tests for the bounds.
 16-bit floats are computed in float32; float64 is left to the C library.
 
 NaN gives NaN, infinities and denormal numbers give what the function's limit or value is.
@@ -29,16 +29,18 @@ _ROUND_BITS = 0x4B400000
 # exp(r) = 1 + r + r^2 P(r) on |r| <= log(2)/2
 _EXP = (0.5000000078091622, 0.16666666861165855, 0.04166626930246641, 0.00833326424418661,
         0.0013946119407426526, 0.00019918447174906801)  # fmt: skip
-# tanh(x) = x + x^3 P(x^2) on |x| <= 0.63
-_TANH = (-0.33333330571359, 0.1333319591139737, -0.053945378393563406, 0.021692606981640578,
-         -0.00815628020508709, 0.0021227455564430476)  # fmt: skip
-# erf(x) = x P(x^2) on |x| <= 1
-_ERF = (1.1283791670631587, -0.3761263848381084, 0.11283782747236452, -0.026865445823727054,
-        0.005221074885091173, -0.000848471155681976, 0.00011270545311572747,
-        -9.680138851828471e-06)  # fmt: skip
-# exp(x^2) (1 - erf(x)) = P(1 / (x + 2)) on [1, 4]
-_ERFCX = (0.0020736178694346075, 0.5141590385776811, 1.6326597037583506, -0.7252259303084658,
-          10.728681109501945, -8.130689190592205, 0.42570677132764934)  # fmt: skip
+# tanh(x) = x P(x^2) / Q(x^2) on |x| <= 9
+_TANH = ((0.999999999964777, 0.14099947628019413, 0.00442693334631817, 4.229917097038255e-05,
+          1.1132281360377305e-07, 3.6836606730397584e-11),
+         (1.0, 0.47433280922473436, 0.02920453713109032, 0.0005010237157146236,
+          2.6062226933654127e-06, 2.956634493379643e-09))  # fmt: skip
+_TANH_END = 9.0
+# erf(x) = x P(x^2) / Q(x^2) on |x| <= 3.925
+_ERF = ((1.1283791695742182, 0.1924581526389654, 0.0555811635520719, 0.00419435297646602,
+         0.0004056879304376097, 6.586588582703977e-06),
+        (1.0, 0.5038950180306835, 0.11722195668303208, 0.016212625491077062, 0.001407427974129196,
+         7.109658461555845e-05, 2.4888590556350854e-07))  # fmt: skip
+_ERF_END = 3.925
 # log(1 + f) = f - f^2/2 + f^3 P(f) on [sqrt(1/2) - 1, sqrt(2) - 1]
 _LOG = (0.3333331043855709, -0.24999986623513368, 0.20002226696231853, -0.16669249576743006,
         0.1421865565173449, -0.12384368458702494, 0.11873012928104677, -0.1178970502678852,
@@ -48,6 +50,15 @@ _LOG = (0.3333331043855709, -0.24999986623513368, 0.20002226696231853, -0.166692
 def exp(x: Expr) -> Expr:
     """e to the power x."""
     return _by_type(x, _exp, T.exp)
+
+
+def exp_of_negative(x: Expr) -> Expr:
+    """e to the power x of a float32 that is not above 0; what would be no normal number is 0."""
+
+    def value(x: Expr) -> Expr:
+        return tirx.Select(x < _f32(-87.0), _f32(0.0), _exp_between(x, -87.0, None))
+
+    return _let(x, value)
 
 
 def log(x: Expr) -> Expr:
@@ -62,7 +73,11 @@ def tanh(x: Expr) -> Expr:
 
 def sigmoid(x: Expr) -> Expr:
     """1 / (1 + exp(-x))."""
-    return _by_type(x, lambda v: _one(v) / (_one(v) + exp(-v)), lambda v: _one(v) / (_one(v) + T.exp(-v)))
+    return _by_type(
+        x,
+        lambda v: _one(v) / (_one(v) + _exp_between(-v, -87.0, 88.3)),
+        lambda v: _one(v) / (_one(v) + T.exp(-v)),
+    )
 
 
 def erf(x: Expr) -> Expr:
@@ -118,47 +133,58 @@ def _polynomial(x: Expr, coefficients: Sequence[float]) -> Expr:
     return total
 
 
-def _exp(x: Expr) -> Expr:
-    def scaled(clipped: Expr) -> Expr:
-        return _let(clipped * _f32(_LOG2_E) + _f32(_ROUND), lambda shifted: power(clipped, shifted))
+def _reduced(x: Expr, body: Callable[[Expr, Expr], Expr]) -> Expr:
+    """body(e^r, n) for x = n log(2) + r."""
 
-    def power(clipped: Expr, shifted: Expr) -> Expr:
+    def split(shifted: Expr) -> Expr:
         n = shifted - _f32(_ROUND)
-        reduced = clipped - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW)
+        reduced = x - n * _f32(_LN2_HIGH) - n * _f32(_LN2_LOW)
         exponent = T.reinterpret("int32", shifted) - tirx.IntImm("int32", _ROUND_BITS)
-        return _let(reduced, lambda r: _let(exponent, lambda e: product(r, e)))
+        return _let(reduced, lambda r: body(r * r * _polynomial(r, _EXP) + r + _f32(1.0), exponent))
 
-    def product(r: Expr, e: Expr) -> Expr:
+    return _let(x * _f32(_LOG2_E) + _f32(_ROUND), split)
+
+
+def _exp(x: Expr) -> Expr:
+    def product(power: Expr, exponent: Expr) -> Expr:
         # In two factors, since 2^e alone may be out of range where the result is not.
-        half = e >> 1
-        return (r * r * _polynomial(r, _EXP) + r + _f32(1.0)) * _power_of_two(half) * _power_of_two(e - half)
+        return _let(exponent, lambda e: power * _power_of_two(e >> 1) * _power_of_two(e - (e >> 1)))
 
     # Selects that keep NaN. Outside these ends the result is 0 or infinite.
     above = tirx.Select(x < _f32(-104.0), _f32(-104.0), x)
-    return _let(above, lambda v: _let(tirx.Select(v > _f32(89.0), _f32(89.0), v), scaled))
+    clipped = _let(above, lambda v: tirx.Select(v > _f32(89.0), _f32(89.0), v))
+    return _let(clipped, lambda v: _reduced(v, product))
+
+
+def _exp_between(x: Expr, low: float, high: float | None) -> Expr:
+    """e to the power x, x first brought between two ends at which 2^n is a normal number."""
+    clipped = _let(x, lambda v: tirx.Select(v < _f32(low), _f32(low), v))
+    if high is not None:
+        end = high
+        clipped = _let(clipped, lambda v: tirx.Select(v > _f32(end), _f32(end), v))
+    return _let(clipped, lambda v: _reduced(v, lambda power, e: power * _power_of_two(e)))
 
 
 def _power_of_two(e: Expr) -> Expr:
     return T.reinterpret("float32", (e + 127) << 23)
 
 
+def _odd_quotient(x: Expr, end: float, parts: tuple[Sequence[float], Sequence[float]]) -> Expr:
+    """x P(x^2) / Q(x^2), with x kept within ``end`` of 0."""
+
+    def quotient(v: Expr) -> Expr:
+        return _let(v * v, lambda z: v * _polynomial(z, parts[0]) / _polynomial(z, parts[1]))
+
+    above = tirx.Select(x < _f32(-end), _f32(-end), x)
+    return _let(above, lambda v: _let(tirx.Select(v > _f32(end), _f32(end), v), quotient))
+
+
 def _tanh(x: Expr) -> Expr:
-    small = _let(x * x, lambda z: x * z * _polynomial(z, _TANH) + x)
-    size = T.reinterpret("float32", T.reinterpret("int32", x) & tirx.IntImm("int32", 0x7FFFFFFF))
-    large = _f32(1.0) - _f32(2.0) / (exp(size * _f32(2.0)) + _f32(1.0))
-    return _let(large, lambda t: tirx.Select(size < _f32(0.625), small, tirx.Select(x < _f32(0.0), -t, t)))
+    return _odd_quotient(x, _TANH_END, _TANH)
 
 
 def _erf(x: Expr) -> Expr:
-    def large(size: Expr) -> Expr:
-        tail = _let(_f32(1.0) / (size + _f32(2.0)), lambda t: _polynomial(t, _ERFCX))
-        return _f32(1.0) - exp(-(size * size)) * tail
-
-    small = _let(x * x, lambda z: x * _polynomial(z, _ERF))
-    size = T.reinterpret("float32", T.reinterpret("int32", x) & tirx.IntImm("int32", 0x7FFFFFFF))
-    clipped = tirx.Select(size > _f32(4.0), _f32(4.0), size)
-    signed = _let(_let(clipped, large), lambda t: tirx.Select(x < _f32(0.0), -t, t))
-    return tirx.Select(size < _f32(1.0), small, signed)
+    return _odd_quotient(x, _ERF_END, _ERF)
 
 
 def _log(x: Expr) -> Expr:
