@@ -17,7 +17,7 @@ from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Effect, PatternPass, register_pass
 from graphopt.rewrite import Assumes, Match, Refusal, Rule, const, one_of, op, refuse, var
 from graphopt.rewrite.patterns import OneOf, Op
-from graphopt_passes.identities import same_type
+from graphopt_passes.conditions import number, same_type
 
 
 @register_pass("fuse-gelu")
@@ -29,18 +29,6 @@ class FuseGelu(PatternPass):
 
     def rules(self) -> Sequence[Rule]:
         return RULES
-
-
-def number(value: float) -> Callable[[Value], bool]:
-    """A condition: the constant has one element, about ``value``."""
-
-    def holds(candidate: Value) -> bool:
-        data = candidate.const
-        if data is None or data.size != 1 or not data.dtype.is_float:
-            return False
-        return math.isclose(float(data.item()), value, rel_tol=1e-4)
-
-    return holds
 
 
 _x = var("x")

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from graphopt.ir.graph import Value
 from graphopt.ir.rewriter import Rewriter
-from graphopt.ir.types import DType, TensorType
+from graphopt.ir.types import DType
 from graphopt.ops import is_pure
 from graphopt.pipeline import Effect, PatternPass, register_pass
 from graphopt.rewrite import Assumes, Match, Refusal, Rule, const, one_of, op, refuse, var
+from graphopt_passes.conditions import keeps_type
 from graphopt_passes.views import VIEW_RULES, take_x
 
 
@@ -28,20 +29,6 @@ class SimplifyIdentities(PatternPass):
 
     def rules(self) -> Sequence[Rule]:
         return (*ARITHMETIC_RULES, *CAST_RULES, *VIEW_RULES)
-
-
-def same_type(a: Value, b: Value) -> bool:
-    """Whether both have the same known element type and shape (equal symbols are equal sizes)."""
-    known = isinstance(a.type, TensorType) and a.type.is_known
-    return known and a.tensor.dtype is b.tensor.dtype and a.tensor.shape == b.tensor.shape
-
-
-def keeps_type(match: Match) -> Refusal | None:
-    """Refuses unless ``x`` has the type of the root's first output."""
-    output = match.root.outputs[0]
-    if same_type(match["x"], output):
-        return None
-    return refuse("{} is not known to have the type of {}", match["x"], output)
 
 
 def _is_inference(match: Match) -> Refusal | None:

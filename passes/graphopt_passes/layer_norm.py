@@ -18,8 +18,7 @@ from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import DType
 from graphopt.pipeline import Effect, PatternPass, register_pass
 from graphopt.rewrite import Assumes, Match, Refusal, Rule, const, one_of, op, refuse, var
-from graphopt_passes.gelu import number
-from graphopt_passes.identities import same_type
+from graphopt_passes.conditions import number, same_type
 
 
 @register_pass("fuse-layer-norm")

@@ -87,3 +87,26 @@ def test_a_branch_in_a_loop_in_a_branch() -> None:
     graph = m.done(_if(m, yes, loop, lambda r: m("Neg", x, region=r)))
     checked(graph, "fold-control-flow", {"x": -random(4)})
     assert count(graph) == {"Loop": 1, "Exp": 1, "Identity": 1}
+
+
+def test_what_one_branch_gives_decides_the_next() -> None:
+    """A branch gives a constant, and arithmetic on that is the condition of the next, twice over."""
+    m = Model()
+    x = m.input("x", 4)
+    decided = m("Greater", m("Sqrt", m.const(9.0)), m.const(2.5))
+    for bound in (1.0, 2.0):
+        number = _if(m, decided, lambda r, b=bound: m.const(b), lambda r: m.const(-1.0))  # type: ignore[misc]
+        decided = m("Greater", m("Sqrt", m("Mul", number, m.const(9.0))), m.const(2.5))
+    graph = m.done(_if(m, decided, lambda r: m("Exp", x, region=r), lambda r: m("Neg", x, region=r)))
+    checked(graph, "fold-control-flow,eliminate-dead-code", {"x": random(4)})
+    assert ops(graph) == ["Exp"]
+
+
+def test_a_condition_that_data_decide_is_not_computed() -> None:
+    m = Model()
+    x = m.input("x", 4)
+    first = _if(m, m.const(True, dtype=bool), lambda r: m("Exp", x, region=r), lambda r: x)
+    asked = m("Greater", m("ReduceMax", first, keepdims=0), m.const(0.0))
+    graph = m.done(_if(m, asked, lambda r: m("Sin", x, region=r), lambda r: m("Neg", x, region=r)))
+    checked(graph, "fold-control-flow", {"x": random(4)})
+    assert ops(graph) == ["Exp", "ReduceMax", "Greater", "If"]
