@@ -13,10 +13,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphopt.errors import LinkError
 from graphopt.targets import Target, host_machine
+
+if TYPE_CHECKING:
+    from graphopt.backend.relax_build import Built
 
 # The oldest glibc that zig's shared objects run with: RHEL 8, Debian 10 and later.
 _GLIBC = "2.28"
@@ -54,8 +57,8 @@ def zig_command(tool: str, machine: str, glibc: str) -> list[str]:
     return [sys.executable, "-m", "ziglang", tool, "-target", f"{machine}-linux-gnu.{glibc}"]
 
 
-def link(executable: Any, target: Target) -> bytes:
-    """The shared object of what ``tvm.compile`` or ``relax.build`` returned.
+def link(built: Built, target: Target) -> bytes:
+    """The shared object of ``main`` and its kernels.
 
     Raises:
         LinkError: no C compiler was found, or it failed.
@@ -69,7 +72,13 @@ def link(executable: Any, target: Target) -> bytes:
             names = [os.path.relpath(name, folder) for name in objects]
             run_tool([*command, *_FLAGS, "-o", os.path.relpath(output, folder), *names, "-lm"], Path(folder))
 
-        executable.export_library(str(path), fcompile=compile_objects, workspace_dir=folder)
+        kernels = []
+        for position, content in enumerate(built.objects.values()):
+            kernels.append(Path(folder) / f"kernel{position:04}.o")
+            kernels[-1].write_bytes(content)
+        built.executable.export_library(
+            str(path), fcompile=compile_objects, addons=[str(name) for name in kernels], workspace_dir=folder
+        )
         library = path.read_bytes()
     if target.kind == "cuda":
         from graphopt.backend.gpu import name_cubins

@@ -1,15 +1,25 @@
-"""A Relax module with one call per region to TVM's virtual machine, and nothing fused or folded behind it."""
+"""From a Relax module with one call per region to machine code, and nothing fused or folded behind it.
+
+On CPUs every kernel is a module of LLVM of its own: they are compiled side by side on all processors,
+and what the bytes are does not depend on how many there are.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import tvm
 from tvm import relax
 
 from graphopt.backend import tir_pipeline
 from graphopt.backend.gpu import cubin_codegen, schedule_for_gpu
+from graphopt.backend.parallel import run_jobs
+from graphopt.backend.relax_lower import lower_calls
 from graphopt.errors import CompileError
 from graphopt.targets import Target
 
@@ -17,45 +27,120 @@ from graphopt.targets import Target
 # the cost of a call (200 kernels: 65 µs for 120), and costs about 7 ms of compile time for each.
 _COMPILED_CALLS = 256
 
-_WEIGHT_CHECKS = frozenset({"vm.builtin.check_tensor_info", "vm.builtin.match_shape"})
+T = TypeVar("T")
 
 
-def build_executable(module: tvm.IRModule, target: Target, *, inputs: int) -> Any:
+@dataclass(frozen=True)
+class Built:
+    """Machine code that is not linked yet.
+
+    Attributes:
+        executable: what ``relax.build`` made of ``main`` and, for a GPU, of the kernels.
+        objects: on CPUs the object file of each kernel, by the kernel's name.
+    """
+
+    executable: Any
+    objects: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+def build_executable(
+    module: tvm.IRModule,
+    target: Target,
+    *,
+    inputs: int,
+    workers: int | None = None,
+    progress: Callable[[int, int, str], None] = lambda done, total, kernel: None,
+) -> Built:
     """Compile ``main(*inputs, *weights) -> tuple`` and its kernels.
 
     Args:
         module: Relax function ``main`` made of ``call_tir``, and the kernels.
         inputs: how many of ``main``'s parameters are inputs; the rest are weights of static shape.
+        workers: how many kernels are compiled at a time; as many as there are processors when None.
+        progress: called with (kernels done, kernels in all, name of the next).
 
     Raises:
-        CompileError: the module has no such ``main``, or TVM refuses it.
+        CompileError: the module has no such ``main``, or TVM refuses it; names the kernel if it is one.
     """
     function = module["main"] if "main" in [name.name_hint for name in module.get_global_vars()] else None
     if not isinstance(function, relax.Function) or len(function.params) < inputs:
         raise CompileError(f"the module has no Relax function main of at least {inputs} parameters")
-    tvm_target = target.to_tvm()
-    static = _check_calls(module, function)
-    scope: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    # Kernels check their arguments at each call, which for small ones is most of their code. What
+    # static shapes could get wrong is found here.
+    compiler = _Compiler(target, checks=not _check_calls(module, function))
     if target.kind == "cuda":
-        module = schedule_for_gpu(module, tvm_target)
-        scope = cubin_codegen(target)
-    try:
-        # Kernels check their arguments at each call, which for small ones is most of their code. What
-        # static shapes could get wrong was found above.
+        return Built(compiler.for_gpu(module, inputs))
+    kernels = kernels_of(module)
+    jobs: dict[str, Callable[[], Any]] = {
+        "main": partial(compiler.calls, module, inputs),
+        **{name: partial(compiler.kernel, name, function) for name, function in kernels.items()},
+    }
+    built = run_jobs(jobs, workers=workers, progress=progress)
+    return Built(built.pop("main"), built)
+
+
+class _Compiler:
+    """Calls TVM; its methods can run in any thread.
+
+    Args:
+        checks: whether kernels check the shapes of what they are passed.
+    """
+
+    def __init__(self, target: Target, checks: bool) -> None:
+        self._target = target
+        self._tvm_target = target.to_tvm()
         # TVM's reuse of scratch gives the memory of one element type to another (which LLVM takes to
         # be apart) and overlooks reads through an alias.
-        config = {"tirx.disable_assert": static, "tirx.disable_storage_rewrite": target.kind == "llvm"}
-        with scope, tvm_target, tvm.transform.PassContext(opt_level=3, config=config):
-            lowered = _drop_weight_checks(_lower(module), inputs)
-            kernels = sum(isinstance(f, tvm.tirx.PrimFunc) for f in lowered.functions.values())
-            mode = "compiled" if kernels <= _COMPILED_CALLS else "bytecode"
-            pipeline = "default" if target.kind == "cuda" else tir_pipeline.register()
-            return relax.build(
-                lowered, tvm_target, relax_pipeline=None, tir_pipeline=pipeline, exec_mode=mode
-            )
-    except (RuntimeError, ValueError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        raise CompileError(f"TVM could not compile the module for {target}: {reason}") from error
+        self._config = {
+            "tirx.disable_assert": not checks,
+            "tirx.disable_storage_rewrite": target.kind == "llvm",
+        }
+
+    def for_gpu(self, module: tvm.IRModule, inputs: int) -> Any:
+        """The executable of a module with its kernels, scheduled and compiled for a GPU."""
+        module = schedule_for_gpu(module, self._tvm_target)
+        with cubin_codegen(self._target):
+            return self._run("the module", partial(self._build, module, inputs, "default"))
+
+    def calls(self, module: tvm.IRModule, inputs: int) -> Any:
+        """The executable of ``main`` alone, whose kernels are to be linked to it."""
+        return self._run("main", partial(self._build, module, inputs, tir_pipeline.register_calls()))
+
+    def kernel(self, name: str, function: tvm.tirx.PrimFunc) -> bytes:
+        """The object file of one kernel."""
+
+        def compile_kernel() -> bytes:
+            module = tvm.IRModule({name: function.with_attr("global_symbol", name)})
+            code = tvm.tirx.build(module, target=self._tvm_target, pipeline=tir_pipeline.register())
+            with tempfile.TemporaryDirectory(prefix="graphopt-kernel-") as folder:
+                path = Path(folder) / "kernel.o"
+                code.write_to_file(str(path))
+                return path.read_bytes()
+
+        return self._run(f"kernel {name}", compile_kernel)
+
+    def _build(self, module: tvm.IRModule, inputs: int, pipeline: str) -> Any:
+        names = kernels_of(module)
+        lowered = lower_calls(module, inputs)
+        mode = "compiled" if len(names) <= _COMPILED_CALLS else "bytecode"
+        if self._target.kind == "llvm":
+            lowered = tir_pipeline.elsewhere(lowered, names, symbols=mode == "compiled")
+        return relax.build(
+            lowered, self._tvm_target, relax_pipeline=None, tir_pipeline=pipeline, exec_mode=mode
+        )
+
+    def _run(self, what: str, step: Callable[[], T]) -> T:
+        """Run a step in TVM's scopes, which belong to a thread.
+
+        Raises:
+            CompileError: TVM refused it.
+        """
+        try:
+            with self._tvm_target, tvm.transform.PassContext(opt_level=3, config=self._config):
+                return step()
+        except (RuntimeError, ValueError, TypeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise CompileError(f"TVM could not compile {what} for {self._target}: {reason}") from error
 
 
 def _check_calls(module: tvm.IRModule, function: relax.Function) -> bool:
@@ -95,52 +180,14 @@ def _check_calls(module: tvm.IRModule, function: relax.Function) -> bool:
     return static
 
 
+def kernels_of(module: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:
+    """The kernels of a module that is not lowered yet, by name."""
+    return {
+        variable.name_hint: function
+        for variable, function in module.functions.items()
+        if isinstance(function, tvm.tirx.PrimFunc)
+    }
+
+
 def _extents(shape: Any) -> list[int | None]:
     return [int(extent) if isinstance(extent, tvm.tirx.IntImm) else None for extent in shape]
-
-
-def _lower(module: tvm.IRModule) -> tvm.IRModule:
-    """The passes that ``relax.build`` needs; those that rewrite operators or join kernels are left out."""
-    transform = relax.transform
-    for lowering in (
-        transform.RewriteDataflowReshape(),
-        transform.ToNonDataflow(),
-        transform.RemovePurityChecking(),
-        transform.CallTIRRewrite(),
-        transform.StaticPlanBlockMemory(),
-        transform.LowerAllocTensor(),
-        transform.KillAfterLastUse(),
-        transform.LowerRuntimeBuiltin(),
-        transform.ComputePrimValue(),
-        transform.VMShapeLower(),
-        transform.AttachGlobalSymbol(),
-    ):
-        module = lowering(module)
-    return module
-
-
-def _drop_weight_checks(module: tvm.IRModule, inputs: int) -> tvm.IRModule:
-    """Without the checks of weights at each call: what is mapped at load was checked there."""
-    variable = module.get_global_var("main")
-    function = module[variable]
-    weights = list(function.params)[inputs:]
-
-    def is_weight_check(value: Any) -> bool:
-        if not isinstance(value, relax.Call) or not isinstance(value.op, relax.ExternFunc):
-            return False
-        subject = value.args[0] if len(value.args) else None
-        return (
-            str(value.op.global_symbol) in _WEIGHT_CHECKS
-            and isinstance(subject, relax.Var)
-            and any(subject.same_as(weight) for weight in weights)
-        )
-
-    blocks = [
-        relax.BindingBlock([binding for binding in block.bindings if not is_weight_check(binding.value)])
-        for block in function.body.blocks
-    ]
-    body = relax.SeqExpr(blocks, function.body.body)
-    slim = relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
-    result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
-    result.update_func(variable, slim)
-    return result

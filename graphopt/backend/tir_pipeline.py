@@ -8,19 +8,26 @@ through an alias and would let live scratch share memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container
+from functools import partial
 from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
-NAME = "graphopt"
+_ELSEWHERE = "graphopt.elsewhere"
+
+# What TVM puts before the name of a function that takes its packed arguments (TVM_FFI_SYMBOL_PREFIX);
+# calls of functions in another object file go without it.
+_PREFIX = "__tvm_ffi_"
 
 
-def _pipeline() -> tuple[Any, Any, Any]:
+def _pipeline(keep: Callable[[Any], bool]) -> tuple[Any, Any, Any]:
     transform = tirx.transform
     passes = tvm.ir.transform.Sequential(
         [
+            transform.Filter(keep),
             s_tir.transform.LowerInitBlock(),
             s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
             s_tir.transform.ConvertBlocksToOpaque(),
@@ -35,7 +42,6 @@ def _pipeline() -> tuple[Any, Any, Any]:
             s_tir.transform.RewriteUnsafeSelect(),
             transform.CommonSubexprElim(),
             transform.VerifyMemory(),
-            transform.AnnotateEntryFunc(),
             transform.SplitHostDevice(),
             transform.MakePackedAPI(),
             transform.BF16StorageLegalize(),
@@ -51,5 +57,31 @@ def _pipeline() -> tuple[Any, Any, Any]:
 
 def register() -> str:
     """Makes the pipeline known to TVM; gives its name."""
-    compilation_pipeline.PIPELINE_MAP.setdefault(NAME, _pipeline)
-    return NAME
+    compilation_pipeline.PIPELINE_MAP.setdefault("graphopt", partial(_pipeline, lambda function: True))
+    return "graphopt"
+
+
+def register_calls() -> str:
+    """The same pipeline, without the functions that are compiled :func:`elsewhere`."""
+
+    def keep(function: Any) -> bool:
+        return _ELSEWHERE not in function.attrs
+
+    compilation_pipeline.PIPELINE_MAP.setdefault("graphopt-calls", partial(_pipeline, keep))
+    return "graphopt-calls"
+
+
+def elsewhere(module: tvm.IRModule, names: Container[str], *, symbols: bool) -> tvm.IRModule:
+    """The module with these kernels marked as compiled in object files of their own.
+
+    Args:
+        symbols: whether they are called by symbol rather than looked up by name.
+    """
+    result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
+    for variable, function in module.functions.items():
+        if variable.name_hint in names:
+            marked = function.with_attr(_ELSEWHERE, True)
+            if symbols:
+                marked = marked.with_attr("global_symbol", _PREFIX + variable.name_hint)
+            result.update_func(variable, marked)
+    return result
