@@ -94,6 +94,8 @@ def print_report(report: Report, as_json: bool) -> None:
         for row in document["passes"]
     ]
     print_table("", ["pass", "nodes", "constants", "rewrites", "time", "distance"], rows)
+    for reason in dict.fromkeys(row["unverified"] for row in document["passes"] if row["unverified"]):
+        click.echo(f"not verified: {reason}")
 
 
 def _distance(row: dict[str, Any]) -> str:

@@ -271,6 +271,15 @@ def test_inputs_of_opt_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "o.onnx").exists() and not (tmp_path / "o.gopt").exists()
 
 
+def test_why_numbers_were_not_verified_is_told(folder: Path, tmp_path: Path) -> None:
+    done = graphopt(
+        "opt", folder / "unknown.onnx", "-o", tmp_path / "o.onnx", "--verify", "numeric", "-p", "O0"
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("not verified: "))
+    assert "Frobnicate" in line
+
+
 def test_only_forms_of_graphs_are_written(folder: Path, tmp_path: Path) -> None:
     for name in ("o.txt", "o", "o.ONNX"):
         assert_refused(graphopt("opt", folder / "net.onnx", "-o", tmp_path / name), name, ".onnx", ".gir")
