@@ -98,3 +98,35 @@ def choose_tile(machine: Machine, rows: int | None, vectors: int | None) -> Regi
     return min(
         near, key=lambda tile: (rows % tile.rows > 0, vectors % tile.vectors > 0, cycles(tile), -tile.rows)
     )
+
+
+# Accumulators of a tile on the blocked layout that hide the latency of arithmetic and the loads of
+# its inputs. More make the code longer, and LLVM spill.
+_ENOUGH_ACCUMULATORS = 16
+
+
+def choose_blocked_tile(machine: Machine, columns: int | None, blocks: int) -> RegisterTile:
+    """The tile of a convolution on the blocked layout: columns of a row x blocks of output channels.
+
+    Two blocks, and columns of nearly equal number in all tiles of a row; more blocks where a row has
+    too few columns to keep the arithmetic busy.
+    """
+    most = min(_ENOUGH_ACCUMULATORS, machine.vector_registers - 4)
+    vectors = 2
+    while columns and 2 * vectors * columns <= most:
+        vectors *= 2
+    vectors = min(vectors, blocks)
+    if vectors > 2 and blocks % vectors:
+        vectors = max(v for v in range(1, vectors + 1) if blocks % v == 0 or v == 2)
+    rows = min(most // vectors, 8)
+    if columns:
+        rows = -(-columns // -(-columns // rows))
+    return RegisterTile(rows, vectors)
+
+
+def choose_depthwise_columns(machine: Machine, columns: int | None) -> int:
+    """Columns of a tile whose accumulators and inputs both stay in registers."""
+    most = 8 if machine.vector_registers > 16 else 5
+    if not columns:
+        return most
+    return -(-columns // -(-columns // most))
