@@ -13,7 +13,7 @@ from typing import cast
 from graphopt.ir.dims import Dim, Shape, minimum, mod, product
 from graphopt.ir.graph import Node
 from graphopt.ir.types import TensorType
-from graphopt.ops import Kind, info, partial_content
+from graphopt.ops import partial_content
 from graphopt.ops.convolution import kernel_of, window
 from graphopt.ops.shapes import broadcast_dim
 from graphopt.runtime.sizes import Relation
@@ -38,10 +38,6 @@ def facts_of(node: Node) -> Facts:
     find = _TABLE.get(node.op)
     if find is not None:
         yield from find(node)
-        return
-    known = info(node)
-    if known is not None and known.kind is Kind.ELEMENTWISE and len(node.inputs) > 1:
-        yield from _elementwise(node)
 
 
 def _facts(*ops: str) -> Callable[[Callable[[Node], Facts]], Callable[[Node], Facts]]:
@@ -83,6 +79,11 @@ def _pairs(relation: Relation, left: Sequence[Dim | None], right: Sequence[Dim |
             yield Fact(relation, a, b, f"{what}, axis {axis}")
 
 
+@_facts(
+    "Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal", "Greater",
+    "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul", "Or", "Pow", "Sub", "Sum",
+    "Where", "Xor",
+)  # fmt: skip
 def _elementwise(node: Node) -> Facts:
     together = _shape(node, 0)
     for index in range(1, len(node.inputs)):
@@ -102,11 +103,6 @@ def _prelu(node: Node) -> Facts:
     if shapes is not None:
         slope, x = shapes
         yield from _pairs("fits", slope, x, "slope and input")
-
-
-@_facts("Clip", "CastLike", "Dropout", "Identity")
-def _nothing(node: Node) -> Facts:
-    yield from ()
 
 
 @_facts("Expand")
@@ -375,7 +371,10 @@ def _reverse_sequence(node: Node) -> Facts:
         yield Fact("equal", shapes[1][0], shapes[0][_number(node, "batch_axis", 1)], "lengths and batch")
 
 
-@_facts("LSTM")
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+@_facts(*_GATES)
 def _recurrent(node: Node) -> Facts:
     shapes = _shapes(node, 0, 1, 2)
     if shapes is None:
@@ -384,7 +383,9 @@ def _recurrent(node: Node) -> Facts:
     batch = x[0] if node.attrs.get("layout", 0) else x[1]
     yield Fact("equal", x[2], weight[2], "input size and columns of W")
     yield Fact("equal", recurrence[1], weight[1], "rows of R and of W")
-    yield Fact("equal", recurrence[2] * 4, weight[1], "columns of R, four times, and rows of W")
+    yield Fact(
+        "equal", recurrence[2] * _GATES[node.op], weight[1], "columns of R, for each gate, and rows of W"
+    )
     for index in (4, 5, 6):
         shape = _shape(node, index)
         if shape is not None:

@@ -88,6 +88,9 @@ REFUSED: dict[str, tuple[list[Any], dict[str, Any], list[tuple[int, ...]], dict[
                [(1, 2, 4, 5)], {}, 'SpaceToDepth "s".*axis 3.*= 1 and 0 must be equal'),
     "crop": ([N("Pad", ["a", "p"], ["y"], name="cut")], {"a": ["n"]},
              [(2,)], {"p": np.array([-2, -1])}, 'Pad "cut".*n - 3 = -1 must be at least 0'),
+    "states": ([N("GRU", ["x", "w", "r", "", "", "h"], ["y"], name="gru", hidden_size=4)],
+               {"x": [2, "n", 5], "h": [1, "m", 4]}, [(2, 3, 5), (1, 2, 4)],
+               {"w": (1, 12, 5), "r": (1, 12, 4)}, 'GRU "gru".*m = 2 and n = 3 must be equal'),
     "letters": ([N("Einsum", ["a", "b"], ["y"], name="e", equation="ij,jk->ik")], {"a": ["n", "k"], "b": ["m", 4]},
                 [(2, 3), (5, 4)], {}, 'Einsum "e".*k = 3 and m = 5 must be equal'),
 }  # fmt: skip
