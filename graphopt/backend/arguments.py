@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from tvm import tirx
 
-from graphopt.backend.readers import Memory, flat_offset
+from graphopt.backend.layout import stored_offset, stored_shape
+from graphopt.backend.readers import Memory
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, Symbols
 from graphopt.ir.dims import product
@@ -29,6 +31,14 @@ class Packed:
     """Equal for equal ways of packing, so that a weight packed alike for two kernels is kept once."""
 
 
+def _padded(value: Value, extra: int) -> Packed:
+    """A constant in row-major order with ``extra`` zeros behind it."""
+    size = math.prod(cast("tuple[int, ...]", shape_of(value)))
+    return Packed(
+        (size + extra,), dtype_of(value), lambda data: np.pad(data.reshape(-1), (0, extra)), ("padded", extra)
+    )
+
+
 class Arguments:
     """The buffers of a kernel under construction, made when code first asks for them."""
 
@@ -38,26 +48,39 @@ class Arguments:
         self.buffers: dict[int, Any] = {}
         self.packed: dict[int, Packed] = {}
         self.views: list[tuple[Any, Any]] = []
+        self._lanes = max(value.tensor.channel_block for value in region.outputs)
         self._flat: dict[Value, Any] = {}
 
     def buffer(self, value: Value) -> Any:
-        """The buffer of a leaf in its own shape."""
+        """The buffer of a leaf in the shape in which it is stored."""
         position = self.region.inputs.index(value)
         if position not in self.buffers:
             self.buffers[position] = tirx.decl_buffer(
-                self.symbols.plain(shape_of(value)), dtype_of(value), name=f"p{position}"
+                self.symbols.plain(stored_shape(value)), dtype_of(value), name=f"p{position}"
             )
         return self.buffers[position]
 
     def flat(self, value: Value) -> Any:
         """A leaf as a one-dimensional buffer."""
         if value not in self._flat:
-            self._flat[value] = self.view(self.buffer(value), value)
+            extra = self._padding(value)
+            self._flat[value] = (
+                self.pack(value, _padded(value, extra)) if extra else self.view(self.buffer(value), value)
+            )
         return self._flat[value]
 
+    def _padding(self, value: Value) -> int:
+        """Elements to add to a constant, so that a whole vector of channels can be read from its last."""
+        position = self.region.inputs.index(value)
+        if self._lanes == 1 or value not in self.region.constants or position in self.buffers:
+            return 0
+        shape = cast("tuple[int, ...]", shape_of(value))
+        axis = max(len(shape) - len(shape_of(self.region.outputs[0])) + 1, 0)
+        return (self._lanes - 1) * math.prod(shape[axis + 1 :])
+
     def view(self, buffer: Any, value: Value) -> Any:
-        """The memory of ``buffer`` as one dimension of the size of ``value``."""
-        size = self.symbols.expression(product(shape_of(value)))
+        """The memory of ``buffer``, which holds ``value``, as one dimension."""
+        size = self.symbols.expression(product(stored_shape(value)))
         flat = tirx.decl_buffer((size,), buffer.dtype, name=f"{buffer.name}_flat", data=buffer.data)
         self.views.append((flat, buffer))
         return flat
@@ -72,12 +95,15 @@ class Arguments:
 
     def leaf(self, value: Value) -> Memory:
         """How the elements of a leaf are loaded."""
-        shape = shape_of(value)
 
-        def load(indices: tuple[Expr, ...]) -> Expr:
-            return load_flat(flat_offset(indices, self.symbols.shape(shape)))
+        def place(indices: Sequence[Expr]) -> Expr:
+            return stored_offset(value, indices, self.symbols)
+
+        def load(indices: Sequence[Expr]) -> Expr:
+            return load_flat(place(indices))
 
         def load_flat(offset: Expr) -> Expr:
             return self.flat(value)[offset]
 
-        return Memory(load, load_flat)
+        row_major = value.tensor.channel_block == 1
+        return Memory(load, load_flat if row_major else None, None if row_major else place, load_flat)

@@ -13,12 +13,14 @@ from graphopt.backend.arguments import Packed
 from graphopt.backend.constants import Constants
 from graphopt.backend.emitters import is_emitted
 from graphopt.backend.indices import check_indices
+from graphopt.backend.layout import stored_shape
 from graphopt.backend.lower import Lowered, lower_region, value_at
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.sizes import size_rules
 from graphopt.backend.symbolic import Symbols
 from graphopt.errors import CompileError
 from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.types import TensorType
 from graphopt.ops import symbolic_content
 from graphopt.runtime.sizes import SizeRule
 from graphopt.targets import Target
@@ -129,7 +131,21 @@ def _plan(graph: Graph, cache: KernelCache, constants: Constants) -> list[Call]:
 
 def is_view(node: Node) -> bool:
     """Whether the only output that matters is the first input's memory in another shape."""
-    return not node.domain and node.op in _VIEWS and len(node.outputs) == 1
+    if node.domain or node.op not in _VIEWS or len(node.outputs) != 1:
+        return False
+    source, output = node.inputs[0], node.outputs[0]
+    if source is None or source.type == output.type or not isinstance(output.type, TensorType):
+        return True
+    return _row_major(source) and _row_major(output)
+
+
+def _row_major(value: Value) -> bool:
+    """Whether elements lie in the order of their indices, be it that blocks of channels say so too."""
+    block = value.tensor.channel_block
+    if block == 1:
+        return True
+    _, channels, *spatial = shape_of(value)
+    return channels % block == 0 and all(dim == 1 for dim in spatial)
 
 
 def _is_computed(value: Value, constants: Constants) -> bool:
@@ -183,7 +199,7 @@ class _Module:
         return builder.get()
 
     def _type(self, value: Value) -> Any:
-        return relax.TensorType(self.symbols.shape(shape_of(value)), dtype_of(value))
+        return relax.TensorType(self.symbols.shape(stored_shape(value)), dtype_of(value))
 
     def _check_symbols(self) -> None:
         """Every symbol must be the extent of an input along some axis.
@@ -235,7 +251,7 @@ class _Module:
             passed = self._values.get(source)
             if passed is None:
                 passed = self._weights[self._weight_key(source, None)]
-            shape = relax.ShapeExpr(self.symbols.shape(shape_of(region.outputs[0])))
+            shape = relax.ShapeExpr(self.symbols.shape(stored_shape(region.outputs[0])))
             self._values[region.outputs[0]] = builder.emit(relax.op.reshape(passed, shape))
             return None
         passed = [

@@ -13,8 +13,9 @@ from tvm.script.ir_builder import tirx as T
 from graphopt.backend.arguments import Arguments, Packed
 from graphopt.backend.emitters import emit_region
 from graphopt.backend.kernels import math
+from graphopt.backend.layout import stored_shape
 from graphopt.backend.readers import Context, variables_of
-from graphopt.backend.region import KernelRegion, dtype_of, shape_of
+from graphopt.backend.region import KernelRegion, dtype_of
 from graphopt.backend.stage import stage_region
 from graphopt.backend.symbolic import Symbols
 from graphopt.ir.graph import Value
@@ -65,7 +66,7 @@ def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})
     values = [region.outputs[position] for position in outputs]
     results = [
-        tirx.decl_buffer(symbols.plain(shape_of(value)), dtype_of(value), name=f"out{position}")
+        tirx.decl_buffer(symbols.plain(stored_shape(value)), dtype_of(value), name=f"out{position}")
         for position, value in enumerate(values)
     ]
     flat_results = [arguments.view(buffer, value) for buffer, value in zip(results, values, strict=True)]

@@ -20,10 +20,14 @@ from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.emit import emit_run, i64, parallel, serial, static
 from graphopt.backend.kernels.machine import Machine
+from graphopt.backend.kernels.relayout import Relayout, emit_from_blocked, emit_to_blocked
+from graphopt.backend.kernels.temporaries import vectorized
+from graphopt.backend.layout import stored_offset
 from graphopt.backend.readers import Context, flat_offset, variables_of
 from graphopt.backend.readers.movement import concat_offsets
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
+from graphopt.ir.dims import product
 from graphopt.ir.graph import Node, Value
 from graphopt.ops import Kind, info
 
@@ -57,6 +61,13 @@ def bits_of(dtype: str) -> int:
 
 def emit_value(context: Context, machine: Machine, value: Value, out: Any) -> None:
     """Emits loops that compute every element of ``value`` into the flat buffer ``out``."""
+    relaid = _relaid(context, value)
+    if relaid is not None:
+        emit_relaid(context, machine, relaid, value, out)
+        return
+    if value.tensor.channel_block > 1:
+        emit_blocked_value(context, value, out)
+        return
     shape = context.symbols.shape(shape_of(value))
 
     def store(expression: Expr, indices: Sequence[Expr]) -> None:
@@ -68,6 +79,74 @@ def emit_value(context: Context, machine: Machine, value: Value, out: Any) -> No
             extents[axis], origin[axis] = extent, first
             context.pieces[node] = place
         _emit_box(context, machine, value, extents, origin, store)
+        if node is not None:
+            del context.pieces[node]
+
+
+def _relaid(context: Context, value: Value) -> Value | None:
+    """The leaf of another layout that ``value`` is an identity of."""
+    node = value.producer
+    source = (
+        node.inputs[0]
+        if node is not None and node.op == "Identity" and node in context.region.nodes
+        else value
+    )
+    if source is None or source not in context.region.inputs:
+        return None
+    return source if source.tensor.channel_block != value.tensor.channel_block else None
+
+
+def emit_relaid(context: Context, machine: Machine, source: Value, value: Value, out: Any) -> None:
+    """Emits the copy of a leaf into the layout of ``value``."""
+    load = context.memory[source].load_stored
+    assert load is not None
+    batch, channels, *spatial = shape_of(value)
+    assert isinstance(channels, int)
+    symbols = context.symbols
+    blocks = max(source.tensor.channel_block, value.tensor.channel_block)
+    spec = Relayout(
+        static(symbols.expression(batch)), channels, static(symbols.expression(product(spatial))), blocks
+    )
+    if value.tensor.channel_block > 1:
+        emit_to_blocked(spec, load, out)
+    else:
+        emit_from_blocked(spec, load, out, max(machine.vector_bits // bits_of(dtype_of(value)), 2))
+
+
+def emit_blocked_value(context: Context, value: Value, out: Any) -> None:
+    """Emits loops over blocks of channels and places, vectors being the channels of a block."""
+    block = value.tensor.channel_block
+    batch, channels, *spatial = context.symbols.shape(shape_of(value))
+    pieces = list(_pieces(context, value))
+    if any(node is not None and axis == 1 and static(first) % block for node, axis, first, _, _ in pieces):
+        pieces = [(None, 0, _ZERO, _ZERO, 0)]  # a block of channels is of two inputs: lanes choose
+    for node, axis, first, extent, place in pieces:
+        origin = [_ZERO] * len(spatial)
+        sizes, base, count = list(spatial), _ZERO, tirx.floordiv(channels + (block - 1), block)
+        if node is not None and axis == 1:
+            base, count = i64(static(first) // block), i64(-(-static(extent) // block))
+        elif node is not None:
+            sizes[axis - 2], origin[axis - 2] = extent, first
+        if node is not None:
+            context.pieces[node] = place
+
+        def pixel(at: dict[int, Expr], base: Expr = base, origin: list[Expr] = origin) -> None:
+            with vectorized(block) as lane:
+                context.vector_variables = variables_of(lane)
+                moved = [_moved(at[2 + i], o) for i, o in enumerate(origin)]
+                indices = (at[0], _moved(at[1], base) * block + lane, *moved)
+                element = context.expression(value, indices)
+                T.buffer_store(out, element, [stored_offset(value, indices, context.symbols)])
+                context.vector_variables = frozenset()
+
+        *rows, width = [batch, count, *sizes]
+        last = len(rows)
+
+        def row(at: dict[int, Expr], width: Expr = width, last: int = last, pixel: Any = pixel) -> None:
+            with serial(width) as w:
+                pixel({**at, last: w})
+
+        emit_outer(dict(enumerate(map(static, rows))), i64(width) * block, row)
         if node is not None:
             del context.pieces[node]
 

@@ -121,7 +121,13 @@ def _type_problem(type: Type) -> str | None:
         for dim in type.shape:
             if dim.__class__ is int and dim < 0:
                 return f"has a negative dimension: {type}"
+    if isinstance(type, TensorType) and type.layout is not None and not _can_be_blocked(type):
+        return f"has channels in blocks, but no axis 1 of known size before others: {type}"
     return None
+
+
+def _can_be_blocked(type: TensorType) -> bool:
+    return type.shape is not None and len(type.shape) > 2 and isinstance(type.shape[1], int)
 
 
 def _user_label(user: Node | Region) -> str:

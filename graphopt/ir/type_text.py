@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import re
 
@@ -25,7 +24,7 @@ _CORE = re.compile(rf"{_TENSOR}|unknown")
 _WRAPPERS = re.compile(r"(?:(?:seq|optional|sparse)\()*")
 _PARTS = re.compile(rf"([a-z0-9]+|\?)\[((?:[^\]'\"\n]|{_QUOTED})*)\](?:<((?:[^>'\"\n]|{_QUOTED})*)>)?")
 _EXTRA = re.compile(
-    rf"(?:q(\d{{1,9}})([su])(?: axis=(-?\d{{1,9}}))?(?: block=(\d{{1,9}}))?)?(?:, |^|$)(?:layout=(\w+|{_QUOTED}))?"
+    r"(?:q(\d{1,9})([su])(?: axis=(-?\d{1,9}))?(?: block=(\d{1,9}))?)?(?:, |^|$)(?:layout=(nCx[1-9]\d?c))?"
 )
 _NESTING = 32
 
@@ -106,11 +105,7 @@ def _extra(text: str | None) -> tuple[QuantScheme | None, str | None]:
     parts = _EXTRA.fullmatch(text)
     if parts is None or not text:
         raise TextError(f"neither a quantization scheme nor a layout: {text!r}")
-    try:
-        layout = ast.literal_eval(parts[5]) if parts[5] and parts[5][0] in "'\"" else parts[5]
-    except SyntaxError as error:
-        raise TextError(f"not a layout: {parts[5]}") from error
     if parts[1] is None:
-        return None, layout
+        return None, parts[5]
     axis = None if parts[3] is None else int(parts[3])
-    return QuantScheme(int(parts[1]), parts[2] == "s", axis, int(parts[4] or 0)), layout
+    return QuantScheme(int(parts[1]), parts[2] == "s", axis, int(parts[4] or 0)), parts[5]

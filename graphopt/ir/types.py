@@ -146,7 +146,10 @@ class QuantScheme:
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A tensor. ``dtype`` None: element type unknown; ``shape`` None: rank unknown."""
+    """A tensor. ``dtype`` None: element type unknown; ``shape`` None: rank unknown.
+
+    ``layout`` ``nCx16c``: in memory, 16 channels (axis 1) lie together, see :attr:`channel_block`.
+    """
 
     dtype: DType | None
     shape: Shape | None
@@ -168,6 +171,11 @@ class TensorType:
         return self.dtype is not None and self.shape is not None
 
     @property
+    def channel_block(self) -> int:
+        """Channels (axis 1) that lie together in memory; 1 where the memory is row-major."""
+        return 1 if self.layout is None else int(self.layout.removeprefix("nCx").removesuffix("c"))
+
+    @property
     def num_elements(self) -> Dim | None:
         """Number of elements; None when the rank is unknown."""
         return None if self.shape is None else product(self.shape)
@@ -185,7 +193,7 @@ class TensorType:
             extra += "" if self.quant.axis is None else f" axis={self.quant.axis}"
             extra += f" block={self.quant.block}" if self.quant.block else ""
         if self.layout is not None:
-            extra += f", layout={self.layout if self.layout.isalnum() else repr(self.layout)}"
+            extra += f", layout={self.layout}"
         return f"{dtype}[{shape}]" + (f"<{extra[2:]}>" if extra else "")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphopt.ir.dims import Shape
 from graphopt.ir.graph import Node
 from graphopt.ir.types import DType, TensorType, Type
@@ -19,7 +21,7 @@ from graphopt.ops.shapes import broadcast
 def unary(node: Node) -> list[Type]:
     """Element type and shape of the input; the integers of a quantized tensor lose their meaning."""
     x = tensor(node, 0)
-    return [x] if x.quant is None else [TensorType(x.dtype, x.shape, None, x.layout)]
+    return [x if x.quant is None and x.layout is None else TensorType(x.dtype, x.shape)]
 
 
 @declare(Kind.ELEMENTWISE, "Add", "Mul", "BitwiseAnd", "BitwiseOr", "BitwiseXor", commutative=True)
@@ -30,7 +32,7 @@ def binary(node: Node) -> list[Type]:
     if left is not None and right is not None:
         a, b = left.type, right.type
         # The usual case first: equal shapes, nothing special. Types are immutable, so reuse one.
-        if a.__class__ is TensorType and a.quant is None and (a is b or a == b):
+        if a.__class__ is TensorType and a.quant is None and a.layout is None and (a is b or a == b):
             return [a]
     return [_broadcast(node, same_dtype(node, (0, 1)))]
 
@@ -73,11 +75,8 @@ def where(node: Node) -> list[Type]:
 def _broadcast(node: Node, dtype: DType | None) -> TensorType:
     first = tensor(node, 0)
     shape: Shape | None = first.shape
-    layout = first.layout
     for index in range(1, len(node.inputs)):
         other = tensor(node, index)
-        if other.layout != layout:
-            layout = None
         if shape is None or other.shape is None:
             shape = None
             continue
@@ -88,13 +87,14 @@ def _broadcast(node: Node, dtype: DType | None) -> TensorType:
             text = ", ".join(str(dim) for dim in shape)
             raise fail(node, index, f"a shape that broadcasts with [{text}]")
         shape = together
-    return TensorType(dtype, shape, None, layout)
+    return TensorType(dtype, shape)
 
 
 @declare(Kind.ELEMENTWISE, "Identity")
 def identity(node: Node) -> list[Type]:
     """Whatever the input is, sequences and optionals too."""
-    return [value_of(node, 0).type]
+    type = value_of(node, 0).type
+    return [replace(type, layout=None) if isinstance(type, TensorType) and type.layout else type]
 
 
 @declare(Kind.ELEMENTWISE, "Cast", "BitCast")
@@ -105,7 +105,7 @@ def cast(node: Node) -> list[Type]:
     target = dtype_attr(node, "to")
     if node.op == "BitCast" and None not in (x.dtype, target) and x.dtype.bits != target.bits:  # type: ignore[union-attr]
         raise fail(node, 0, f"elements of {target.bits} bits")  # type: ignore[union-attr]
-    return [TensorType(target, x.shape, None, x.layout)]
+    return [TensorType(target, x.shape)]
 
 
 @declare(Kind.ELEMENTWISE, "CastLike")
@@ -113,7 +113,7 @@ def cast_like(node: Node) -> list[Type]:
     """The element type of the second input."""
     x = tensor(node, 0)
     _check_saturate(node)
-    return [TensorType(tensor(node, 1).dtype, x.shape, None, x.layout)]
+    return [TensorType(tensor(node, 1).dtype, x.shape)]
 
 
 def _check_saturate(node: Node) -> None:
@@ -126,14 +126,14 @@ def _check_saturate(node: Node) -> None:
 def predicate(node: Node) -> list[Type]:
     """Bool of the input's shape."""
     x = tensor(node, 0)
-    return [TensorType(DType.BOOL, x.shape, None, x.layout)]
+    return [TensorType(DType.BOOL, x.shape)]
 
 
 @declare(Kind.ELEMENTWISE, "Dropout")
 def dropout(node: Node) -> list[Type]:
     """The input's type, and a bool mask of its shape."""
     x = tensor(node, 0)
-    return [TensorType(x.dtype, x.shape, None, x.layout), TensorType(DType.BOOL, x.shape)]
+    return [TensorType(x.dtype, x.shape), TensorType(DType.BOOL, x.shape)]
 
 
 @declare(Kind.ELEMENTWISE, "Bernoulli", pure=False)

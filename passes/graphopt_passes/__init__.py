@@ -1,6 +1,7 @@
 """The built-in passes and named pipelines; importing this package registers them."""
 
 from graphopt_passes import (
+    assign_layouts,
     common_subexpressions,
     control_flow,
     conv_affine,
@@ -20,6 +21,7 @@ from graphopt_passes import (
 )
 
 __all__ = [
+    "assign_layouts",
     "common_subexpressions",
     "control_flow",
     "conv_affine",

@@ -18,7 +18,11 @@ FUSIONS = "fuse-layer-norm,fuse-gelu,fuse-conv-bn,decompose-batch-norm,fuse-matm
 
 register_pipeline("O0", "eliminate-dead-code", "Only what nothing depends on is removed.")
 register_pipeline("O1", CLEANUP, "Clean up: folding, shapes, identities, common subexpressions; exact.")
-register_pipeline("O2", f"O1,{FUSIONS},eliminate-dead-code,fuse-regions", "O1, then fusion into regions.")
+register_pipeline(
+    "O2",
+    f"O1,{FUSIONS},eliminate-dead-code,fuse-regions,assign-layouts",
+    "O1, then fusion into regions, and layouts for a target.",
+)
 register_pipeline(
     "int8",
     f"O1,{FUSIONS},eliminate-dead-code,quantize-static,lower-int8,eliminate-dead-code,fuse-regions",

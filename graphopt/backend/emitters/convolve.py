@@ -40,7 +40,7 @@ Factors = tuple[Callable[[Indices], Expr], Callable[[Indices], Expr]]
 def _conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     sink = with_bias(work, node, sinks[0])
     weights = operand(node, 1)
-    spec = _spec(work, node, weights, ("float32", "float16", "float64"))
+    spec = conv_spec(work, node, weights, ("float32", "float16", "float64"))
     if work.stages is not None or spec is None or weights not in work.context.region.constants:
         fold_conv(work, node, sink, float_factors(work, node), weights)
         return
@@ -67,7 +67,7 @@ def with_bias(work: Work, node: Node, sink: Sink) -> Sink:
     return store
 
 
-def _spec(work: Work, node: Node, weights: Value, dtypes: tuple[str, ...]) -> ConvSpec | None:
+def conv_spec(work: Work, node: Node, weights: Value, dtypes: tuple[str, ...]) -> ConvSpec | None:
     """The convolution as the kernels take it; None where they don't."""
     x, w = shape_of(operand(node, 0)), shape_of(weights)
     size, out = spatial(node)
@@ -116,7 +116,7 @@ def emit_integer_conv(
         False where it does not apply; nothing was emitted then.
     """
     data_zero, weight_zero = zeros
-    spec = _spec(work, node, weights, ("uint8", "int8"))
+    spec = conv_spec(work, node, weights, ("uint8", "int8"))
     offset = integer_offset(work, weights, weight_zero)
     if work.stages is not None or spec is None or offset is None or not is_scalar(data_zero):
         return False

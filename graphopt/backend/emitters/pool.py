@@ -30,7 +30,7 @@ from graphopt.ir.graph import Node
 _ZERO = tirx.IntImm("int64", 0)
 
 
-def _windows(work: Work, node: Node) -> list[Window]:
+def pool_windows(work: Work, node: Node) -> list[Window]:
     size, out = spatial(node)
     kernel = cast("tuple[int, ...]", node.attrs["kernel_shape"])
     return windows_of(node, work.context.symbols, kernel, size, out)
@@ -38,7 +38,7 @@ def _windows(work: Work, node: Node) -> list[Window]:
 
 @emitter("MaxPool")
 def _max_pool(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
-    windows = _windows(work, node)
+    windows = pool_windows(work, node)
     if 1 in sinks:
         _max_pool_with_indices(work, node, sinks, windows)
         return
@@ -49,19 +49,25 @@ def _max_pool(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
 
 @emitter("AveragePool")
 def _average_pool(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
-    windows = _windows(work, node)
+    windows = pool_windows(work, node)
     wanted = dtype_of(node.outputs[0])
     dtype = "float32" if wanted in ("float16", "bfloat16") else wanted
-    include = bool(node.attrs.get("count_include_pad", 0))
 
     def divide(total: Expr, at: Sequence[Expr]) -> Expr:
-        count: Expr = 1
-        for window, place in zip(windows, at, strict=True):
-            count = count * _counted(work, window, place, include)
+        count = average_count(work, node, windows, at)
         number = tirx.const(count, dtype) if isinstance(count, int) else count.astype("int32").astype(dtype)
         return total / number
 
     _emit_pool(work, node, sinks[0], windows, Fold(add, lambda t: tirx.const(0, t)), divide, dtype)
+
+
+def average_count(work: Work, node: Node, windows: list[Window], at: Sequence[Expr]) -> Expr:
+    """How many elements the average of the window at ``at`` is over."""
+    include = bool(node.attrs.get("count_include_pad", 0))
+    count: Expr = 1
+    for window, place in zip(windows, at, strict=True):
+        count = count * _counted(work, window, place, include)
+    return count
 
 
 def _counted(work: Work, window: Window, place: Expr, include: bool) -> Expr:
@@ -86,7 +92,9 @@ def _lp_pool(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     fold = power_fold(cast(int, node.attrs.get("p", 2)))
     wanted = dtype_of(node.outputs[0])
     dtype = "float32" if wanted in ("float16", "bfloat16") else wanted
-    _emit_pool(work, node, sinks[0], _windows(work, node), fold, lambda total, at: fold.after(total), dtype)
+    _emit_pool(
+        work, node, sinks[0], pool_windows(work, node), fold, lambda total, at: fold.after(total), dtype
+    )
 
 
 def _emit_pool(

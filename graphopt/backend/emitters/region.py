@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt.backend.arguments import Arguments
+from graphopt.backend.emitters.blocked import emit_blocked
 from graphopt.backend.emitters.registry import EMITTERS, Sink, Work
 from graphopt.backend.nests import emit_value
 from graphopt.backend.readers import Context
@@ -40,7 +41,9 @@ def emit_region(context: Context, arguments: Arguments, target: Target, results:
                 )
             else:
                 sinks[index] = work.sink_into(value, work.reserve(value))
-        EMITTERS[node.op](work, node, sinks)
+        block = max(value.tensor.channel_block for value in results)
+        if block == 1 or not emit_blocked(work, node, sinks, block):
+            EMITTERS[node.op](work, node, sinks)
     for value, buffer in pending.items():
         emit_value(context, target, value, buffer)
 

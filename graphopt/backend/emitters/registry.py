@@ -14,6 +14,7 @@ from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Arguments
 from graphopt.backend.kernels.temporaries import scratch
+from graphopt.backend.layout import stored_offset
 from graphopt.backend.nests import emit_value
 from graphopt.backend.readers import Context, Indices, Memory, flat_offset, variables_of
 from graphopt.backend.region import dtype_of, shape_of
@@ -59,6 +60,10 @@ class Work:
         """Extents of a value as 64-bit expressions."""
         return self.context.symbols.shape(shape_of(value))
 
+    def place(self, value: Value, indices: Sequence[Expr]) -> Expr:
+        """The offset of an element in the memory of ``value``."""
+        return stored_offset(value, indices, self.context.symbols)
+
     def reserve(self, value: Value) -> Any:
         """A flat buffer that holds ``value`` while the kernel runs; reads of it go there from now on."""
         buffer = scratch(self.context.extent(product(shape_of(value))), dtype_of(value))
@@ -70,9 +75,10 @@ class Work:
 
     def materialized(self, value: Value) -> Any:
         """A buffer in ``value``'s own shape that holds it: the argument, or scratch filled by a nest."""
-        if value in self.context.region.inputs:
+        leaf = value in self.context.region.inputs
+        if leaf and value.tensor.channel_block == 1:
             return self.arguments.buffer(value)
-        if value not in self.context.memory:
+        if leaf or value not in self.context.memory:
             buffer = scratch(self.context.extent(product(shape_of(value))), dtype_of(value))
             emit_value(self.context, self.target, value, buffer)
             shape = self.shape(value)
@@ -84,17 +90,15 @@ class Work:
 
     def sink_into(self, value: Value, buffer: Any) -> Sink:
         """Stores elements of ``value`` as they are."""
-        shape = self.shape(value)
 
         def store(element: Expr, indices: Sequence[Expr]) -> None:
             if self.context.trace is None:
-                T.buffer_store(buffer, element, [flat_offset(indices, shape)])
+                T.buffer_store(buffer, element, [self.place(value, indices)])
 
         return store
 
     def sink_through(self, value: Value, final: Value, buffer: Any) -> Sink:
         """Applies what the region does to elements of ``value``, and stores elements of ``final``."""
-        shape = self.shape(final)
         context = self.context
 
         def store(element: Expr, indices: Sequence[Expr]) -> None:
@@ -105,7 +109,7 @@ class Work:
                 return
             outer = context.vector_variables
             context.vector_variables = frozenset[Expr]().union(*(variables_of(index) for index in indices))
-            T.buffer_store(buffer, context.expression(final, indices), [flat_offset(indices, shape)])
+            T.buffer_store(buffer, context.expression(final, indices), [self.place(final, indices)])
             context.vector_variables = outer
             del context.memory[value]
 

@@ -46,6 +46,11 @@ def vectorized(lanes: int) -> Iterator[Expr]:
     T.add_to_parent(inner.get())
 
 
+def open_lane() -> tuple[Expr, int] | None:
+    """The lane of the innermost vectorised loop that is open, and how many there are."""
+    return (_OPEN[-1].lane, _OPEN[-1].lanes) if _OPEN else None
+
+
 def temporary(value: Expr) -> Expr:
     """An expression for `value` that costs nothing to use often; the value is computed here and now."""
     dtype = str(value.ty)

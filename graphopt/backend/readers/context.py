@@ -29,10 +29,16 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Memory:
-    """How the elements of a value that lies in memory are loaded: by indices, and by flat offset."""
+    """How the elements of a value that lies in memory are loaded: by indices, and by row-major offset.
+
+    ``place`` gives the offset of an element in memory that is not row-major, ``load_stored`` what is at
+    an offset of the memory.
+    """
 
     load: Callable[[Indices], Expr]
     load_flat: Callable[[Expr], Expr] | None = None
+    place: Callable[[Indices], Expr] | None = None
+    load_stored: Callable[[Expr], Expr] | None = None
 
 
 @dataclass
@@ -293,6 +299,9 @@ class Context:
     def _load(self, value: Value, indices: Indices) -> Expr:
         if self.trace is None:
             return self.memory[value].load(indices)
+        place = self.memory[value].place
+        if place is not None:
+            return self._traced(value, place(indices))
         return self._traced(value, flat_offset(indices, self.symbols.shape(shape_of(value))))
 
     def _traced(self, value: Value, offset: Expr) -> Expr:

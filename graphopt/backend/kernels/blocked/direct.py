@@ -424,7 +424,7 @@ def _emit_steps(
             product_ = T.broadcast(scalar, lanes) * lanes_of(kernel.w, w_step + v * lanes, lanes)
             tile.add((columns[0] + j) * item.vectors + v, product_)
 
-    unroll = _unrolling(kernel, len(columns) * item.vectors)
+    unroll = 1 if checked else _unrolling(kernel, len(columns) * item.vectors)
     with serial(steps // unroll) as group, unrolled(unroll) as i:
         step = group * unroll + i
         w_step = w_tap + step * kernel.shape[5]

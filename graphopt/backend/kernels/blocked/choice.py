@@ -1,0 +1,62 @@
+"""Which kernel computes a convolution into channels in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from graphopt.backend.kernels import blocked
+from graphopt.backend.kernels.blocked import winograd
+from graphopt.backend.kernels.conv_spec import ConvSpec, Store
+from graphopt.backend.kernels.emit import Buffer
+from graphopt.backend.kernels.machine import Machine
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ConvPlan:
+    """A chosen kernel: how it wants its weights, and its loops.
+
+    Attributes:
+        form: equal for equal ways of packing.
+        pack: weights ``[out, in / groups, *kernel]`` in the order in which ``emit`` reads them.
+        emit: emit(x, w, store), see :func:`graphopt.backend.kernels.blocked.emit_blocked_conv`.
+    """
+
+    form: Hashable
+    weight_shape: tuple[int, ...]
+    pack: Callable[[Array], Array]
+    emit: Callable[[Buffer, Buffer, Store], None]
+
+
+def plan_conv(
+    spec: ConvSpec, machine: Machine, *, plain_input: bool, max_error: float | None
+) -> ConvPlan | None:
+    """The kernel for a convolution whose result, and input unless ``plain_input``, lie in blocks.
+
+    Args:
+        max_error: bound of the relative error that Winograd's transforms may add; None: any.
+
+    Returns:
+        None where no kernel applies.
+    """
+    choice = None if plain_input else winograd.winograd_choice(spec, machine, max_error)
+    if choice is not None:
+        return ConvPlan(
+            choice,
+            winograd.winograd_shape(spec, choice, machine),
+            lambda w: winograd.pack_winograd(spec, choice, machine, w),
+            lambda x, w, store: winograd.emit_winograd(spec, choice, machine, x, w, store),
+        )
+    if not blocked.applies(spec, machine, plain_input=plain_input):
+        return None
+    return ConvPlan(
+        ("direct", plain_input),
+        blocked.blocked_conv_shape(spec, machine, plain_input=plain_input),
+        lambda w: blocked.pack_blocked_conv(spec, machine, w, plain_input=plain_input),
+        lambda x, w, store: blocked.emit_blocked_conv(spec, machine, x, w, store, plain_input=plain_input),
+    )

@@ -1,0 +1,219 @@
+"""Which regions can compute with channels in blocks, and what that costs them.
+
+Costs are cycles of one core, counted roughly: what matters is that they compare.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+from graphopt.ir.dims import Dim, evaluate, symbols
+from graphopt.ir.graph import Node, Value
+from graphopt.ir.types import DType, TensorType
+from graphopt.ops import Kind, info, symbolic_content
+
+# The size that a symbolic dimension is taken to have.
+_UNKNOWN = 32
+# Convolutions of at most this many input channels read them row-major.
+_FEW_CHANNELS = 4
+_CYCLES_PER_COPIED = 1.0
+_BYTES_PER_CYCLE = 16.0
+_ROW_MAJOR_CONV = 1.35
+_ROW_MAJOR_DEPTHWISE = 3.0
+_ROW_MAJOR_POOL = 2.0
+
+
+@dataclass(frozen=True)
+class Blockable:
+    """A region that can compute with channels in blocks.
+
+    Attributes:
+        operands: positions of the inputs that must then lie in blocks too.
+        row_major: cycles as it is.
+        blocked: cycles with channels in blocks.
+    """
+
+    operands: tuple[int, ...]
+    row_major: float
+    blocked: float
+
+
+def blockable(node: Node, lanes: int) -> Blockable | None:
+    """What ``node``, a region or a single operator, needs to compute in blocks of ``lanes`` channels."""
+    if len(node.outputs) != 1 or not _is_image(node.outputs[0]):
+        return None
+    inner = list(node.body) if node.is_fused else [node]
+    leaves = list(node.body.inputs) if node.is_fused else list(dict.fromkeys(filter(None, node.inputs)))
+    outer = (
+        {leaf: node.inputs[i] for i, leaf in enumerate(leaves)} if node.is_fused else {v: v for v in leaves}
+    )
+    result = node.body.outputs[0] if node.is_fused else node.outputs[0]
+    constants = {leaf for leaf in leaves if (value := outer[leaf]) is not None and value.is_constant}
+    wide: set[Value] = set()
+    row_major = blocked = 0.0
+    for op in inner:
+        found = _of_operator(op, constants, lanes)
+        if found is None:
+            return None
+        reads, plain, packed = found
+        wide |= reads
+        row_major, blocked = row_major + plain, blocked + packed
+    operands = [leaf for leaf in leaves if leaf in wide and leaf not in constants]
+    if not all(_is_image(leaf) for leaf in operands):
+        return None
+    waste = _waste(result, lanes)
+    moved = 4.0 * (_elements(result) + sum(map(_elements, operands))) / _BYTES_PER_CYCLE
+    positions = tuple(
+        i for i, v in enumerate(node.inputs) if v is not None and _inside(node, i, v) in operands
+    )
+    return Blockable(positions, row_major + moved, blocked + moved * waste)
+
+
+def _inside(node: Node, index: int, value: Value) -> Value:
+    return node.body.inputs[index] if node.is_fused else value
+
+
+Found = tuple[set[Value], float, float]
+
+
+def _of_operator(node: Node, constants: set[Value], lanes: int) -> Found | None:
+    """The operands that must lie in blocks, and the cycles of arithmetic either way; None: it can't be."""
+    kind = info(node)
+    if node.domain or kind is None:
+        return None
+    if node.op == "Conv":
+        return _conv(node, constants, lanes)
+    if node.op in ("MaxPool", "AveragePool") and len(node.outputs) == 1:
+        return _pool(node, lanes)
+    if node.op in ("GlobalAveragePool", "GlobalMaxPool") or (
+        node.op in ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin") and _reduces_places(node)
+    ):
+        return {_data(node)}, 0.0, 0.0
+    if node.op == "Concat":
+        return _concat(node, lanes)
+    if node.op == "Resize":
+        x, y = _data(node).tensor.shape, node.outputs[0].tensor.shape
+        reads = {_data(node)}
+        return (reads, 0.0, 0.0) if x is not None and y is not None and x[:2] == y[:2] else None
+    if kind.kind is Kind.ELEMENTWISE and len(node.outputs) == 1 and node.op not in ("Bernoulli", "PRelu"):
+        return _elementwise(node, constants)
+    return None
+
+
+def _conv(node: Node, constants: set[Value], lanes: int) -> Found | None:
+    x, w, y = _data(node), node.input(1), node.outputs[0]
+    if w is None or w not in constants or not _is_image(y) or not isinstance(x.tensor.shape, tuple):
+        return None
+    bias = node.input(2)
+    if bias is not None and bias not in constants:
+        return None
+    groups = cast(int, node.attrs.get("group", 1))
+    weights, inputs = cast("tuple[int, ...]", w.tensor.shape), x.tensor.shape[1]
+    outputs = cast("tuple[Dim, ...]", y.tensor.shape)[1]
+    if not isinstance(inputs, int) or not isinstance(outputs, int):
+        return None
+    if node.attrs.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", "NOTSET", "VALID"):
+        return None
+    depthwise = groups == inputs == outputs and groups > 1
+    whole = groups == 1 or (inputs // groups % lanes == 0 and outputs // groups % lanes == 0)
+    if not depthwise and not whole:
+        return None
+    vectors = _elements(y) * math.prod(weights[1:]) / lanes / 2
+    packed = vectors * _waste(y, lanes)
+    if depthwise:
+        return {x}, vectors * _ROW_MAJOR_DEPTHWISE, packed
+    reads = set() if inputs <= _FEW_CHANNELS else {x}
+    return reads, vectors * _ROW_MAJOR_CONV, packed
+
+
+def _pool(node: Node, lanes: int) -> Found | None:
+    y = node.outputs[0]
+    if not _is_image(y):
+        return None
+    vectors = _elements(y) * math.prod(cast("tuple[int, ...]", node.attrs["kernel_shape"])) / lanes
+    return {_data(node)}, vectors * _ROW_MAJOR_POOL, vectors * _waste(y, lanes)
+
+
+def _reduces_places(node: Node) -> bool:
+    """Whether all axes but the first two are reduced, and kept."""
+    shape, axes = _data(node).tensor.shape, node.input(1)
+    content = None if axes is None else symbolic_content(axes)
+    if shape is None or content is None or not node.attrs.get("keepdims", 1):
+        return False
+    return sorted(int(axis) % len(shape) for axis in content if isinstance(axis, int)) == list(
+        range(2, len(shape))
+    )
+
+
+def _concat(node: Node, lanes: int) -> Found | None:
+    """Along the channels where every piece but the last fills its blocks, along places always."""
+    shape = node.outputs[0].tensor.shape
+    axis = cast(int, node.attrs.get("axis", 0))
+    if shape is None or axis % len(shape) == 0:
+        return None
+    pieces = [value for value in node.inputs if value is not None]
+    if axis % len(shape) == 1 and any(_channels(value) % lanes for value in pieces[:-1]):
+        return None
+    return set(pieces), 0.0, 0.0
+
+
+def _elementwise(node: Node, constants: set[Value]) -> Found | None:
+    shape = node.outputs[0].tensor.shape
+    if shape is None or len(shape) < 3:
+        return None
+    reads: set[Value] = set()
+    for value in filter(None, node.inputs):
+        own = value.tensor.shape
+        if own is None or len(own) > len(shape):
+            return None
+        if value in constants or all(dim == 1 for dim in own):
+            continue
+        if len(own) != len(shape):
+            return None
+        if own[1] != 1:
+            if own[1] != shape[1]:
+                return None
+            reads.add(value)
+    return reads, 0.0, 0.0
+
+
+def _is_image(value: Value) -> bool:
+    """Whether a value can have channels in blocks: float32, axis 1 known and not 1, axes behind it."""
+    type = value.type
+    if not isinstance(type, TensorType) or type.shape is None or type.dtype is not DType.F32:
+        return False
+    return len(type.shape) >= 3 and isinstance(type.shape[1], int) and type.shape[1] > 1
+
+
+def _data(node: Node) -> Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+def _channels(value: Value) -> int:
+    shape = value.tensor.shape
+    return shape[1] if shape is not None and len(shape) > 1 and isinstance(shape[1], int) else 1
+
+
+def _waste(value: Value, lanes: int) -> float:
+    """How much larger the blocks are than what they hold."""
+    channels = _channels(value)
+    return -(-channels // lanes) * lanes / channels
+
+
+def _elements(value: Value) -> float:
+    return math.prod(_size(dim) for dim in value.tensor.shape or ())
+
+
+def _size(dim: Dim) -> int:
+    if isinstance(dim, int):
+        return dim
+    return max(int(evaluate(dim, dict.fromkeys(symbols(dim), _UNKNOWN))), 1)
+
+
+def copy_cycles(value: Value) -> float:
+    """Cycles to bring a value into the other layout."""
+    return _elements(value) * _CYCLES_PER_COPIED
