@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import DType, TensorType
 
+LAYERS = frozenset({"Conv", "Gemm", "MatMul"})
+"""Operators whose second input may be a weight."""
 PASSING = frozenset(
     {"Concat", "Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
 )
@@ -32,7 +34,7 @@ def layers_of(graph: Graph) -> list[Layer]:
 
 
 def _layer(node: Node) -> Layer | None:
-    if node.domain or node.op not in ("Conv", "Gemm", "MatMul"):
+    if node.domain or node.op not in LAYERS:
         return None
     x, weight, bias = (node.input(i) for i in range(3))
     if x is None or weight is None or not weight.is_constant or x.is_constant:

@@ -24,13 +24,19 @@ import numpy as np
 from graphopt.errors import PassError
 from graphopt.ir.graph import Graph, Node, Use, Value
 from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.tensor import Tensor
 from graphopt.ir.transaction import Relation
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt_passes.affine_quantization import Grid, activation_grid, quantize_bias, quantize_weight
 from graphopt_passes.calibration import Range, ranges
+from graphopt_passes.constant_cone import Cone
+from graphopt_passes.dead_code import erase_chain
 from graphopt_passes.inline_regions import require_single_nodes
-from graphopt_passes.quantizable import Layer, layers_of, values_to_quantize
+from graphopt_passes.quantizable import LAYERS, Layer, layers_of, values_to_quantize
 from graphopt_passes.weights import chosen
+
+_MAX_BYTES = 256 << 20
+"""Bytes of a weight, or of a step to it; larger ones are not computed."""
 
 
 @register_pass("quantize-static")
@@ -53,6 +59,7 @@ class QuantizeStatic(Pass):
         """Calibrates, then inserts the pairs and quantizes the weights."""
         graph = rewriter.graph
         require_single_nodes(graph)
+        _compute_weights(rewriter)
         layers = chosen(layers_of(graph), _node_and_weight, self.include, self.exclude, context.logger)
         groups = values_to_quantize(graph, layers)
         if not groups:
@@ -109,6 +116,26 @@ class QuantizeStatic(Pass):
 
 def _node_and_weight(layer: Layer) -> tuple[Node, Value]:
     return layer.node, layer.weight
+
+
+def _compute_weights(rewriter: Rewriter) -> None:
+    """Makes constants of weights that are computed from constants: stored as integers, say, and scaled.
+
+    Such a model is smaller than its floats, so that folding leaves the arithmetic alone; here the
+    weights become integers again.
+    """
+    from graphopt.evaluate import evaluate_nodes
+
+    graph = rewriter.graph
+    cone = Cone(graph.body, _MAX_BYTES)
+    candidates = [n.input(1) for n in graph.nodes if not n.domain and n.op in LAYERS]
+    weights = [v for v in dict.fromkeys(candidates) if v is not None and v.producer in cone.members]
+    for value, data in evaluate_nodes(cone.behind(weights), graph, weights).items():
+        node = value.producer
+        assert node is not None
+        with rewriter.rewrite("compute-weight", node):
+            rewriter.replace(value, rewriter.constant(Tensor.of(data, value.tensor.dtype), value.name))
+            erase_chain(rewriter, node, constants=True)
 
 
 def _union(found: Sequence[Range]) -> Range:

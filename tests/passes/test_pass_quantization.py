@@ -286,3 +286,20 @@ def test_integers_of_two_types_are_not_joined() -> None:
     before = ops(graph)
     apply(graph, "lower-int8")
     assert ops(graph) == before
+
+
+def test_weights_that_are_computed_from_constants_are_quantized() -> None:
+    m = Model()
+    x = m.input("x", N, 16)
+    integers = np.random.default_rng(1).integers(-127, 128, (16, 8))
+    integers[0] = 127  # so that the steps are found again
+    steps = np.linspace(0.01, 0.08, 8, dtype=np.float32)
+    weight = m("Mul", m("Cast", m.const(integers, "w8", np.int8), to=1), m.const(steps[None]))
+    graph = m.done(m("MatMul", x, weight))
+    apply(
+        graph, "quantize-static,eliminate-dead-code", inputs=[{"x": random(4, 16, seed=i)} for i in range(4)]
+    )
+    assert count(graph) == {"QuantizeLinear": 1, "DequantizeLinear": 2, "MatMul": 1}
+    (held,) = (v.const for v in graph.constants.values() if v.tensor.shape == (16, 8))
+    assert held is not None and held.numpy().dtype == np.int8
+    assert np.array_equal(held.numpy(), integers)
