@@ -19,6 +19,7 @@ class Fault:
 
 
 def graph_faults(graph: Graph) -> Iterator[Fault]:
+    """Faults in the names of the outputs and the root."""
     names = graph.output_names
     if len(names) != len(graph.body.outputs):
         yield Fault("outputs", f"{len(graph.body.outputs)} outputs have {len(names)} names")
@@ -30,6 +31,7 @@ def graph_faults(graph: Graph) -> Iterator[Fault]:
 
 
 def constant_problem(graph: Graph, value: Value) -> str | None:
+    """What is wrong with a constant: its data, its type, its place in the table."""
     data = value.const
     if data is None or value.owner is not None:
         return "has no data" if data is None else "belongs to a node or region"
@@ -42,6 +44,7 @@ def constant_problem(graph: Graph, value: Value) -> str | None:
 
 
 def region_faults(graph: Graph, region: Region) -> Iterator[Fault]:
+    """Faults in the inputs and outputs of a region."""
     where = region_label(region)
     nodes = (region.parent,) if region.parent is not None else ()
     for index, value in enumerate(region.inputs):
@@ -60,6 +63,7 @@ def region_faults(graph: Graph, region: Region) -> Iterator[Fault]:
 
 
 def region_label(region: Region) -> str:
+    """How messages name a region."""
     if region.parent is None:
         return "the graph"
     name = next((name for name, r in region.parent.regions.items() if r is region), region.name)
@@ -135,10 +139,12 @@ def _user_label(user: Node | Region) -> str:
 
 
 def first_users(value: Value) -> tuple[Node, ...]:
+    """The users to show in a message."""
     return value.users[:2]
 
 
 def gone_faults(value: Value) -> Iterator[Fault]:
+    """The fault of a value that is used after it left the graph."""
     if value._uses:
         user = next(iter(value._uses)).user
         nodes = (user,) if isinstance(user, Node) else ()
