@@ -279,8 +279,22 @@ def broadcast(a: Dim, b: Dim) -> Dim:
         return a
     if a in _broadcast_args(b):
         return b
+    if _is_capped(a, b):
+        return b
+    if _is_capped(b, a):
+        return a
     low, high = sorted((a, b), key=str)
     return _atom("broadcast", low, high)
+
+
+def _is_capped(capped: Dim, dim: Dim) -> bool:
+    """Whether the first is min(dim, n) with n >= 1: it fits ``dim`` only where the two are equal or it is 1."""
+    if isinstance(capped, int) or len(capped.terms) != 1 or capped.terms[0][1] != 1:
+        return False
+    monomial = capped.terms[0][0]
+    if len(monomial) != 1 or monomial[0].op != "min" or dim not in monomial[0].args:
+        return False
+    return all(arg == dim or (isinstance(arg, int) and arg >= 1) for arg in monomial[0].args)
 
 
 def _broadcast_args(dim: SymDim) -> tuple[Dim, ...]:

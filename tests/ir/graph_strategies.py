@@ -57,10 +57,15 @@ QUANT = st.builds(
     st.none() | st.integers(-1, 3),
     st.sampled_from([0, 32]),
 )
-LAYOUTS = st.none() | st.sampled_from(["nCx16c", "nCx8c"])
-TENSOR_TYPES = st.builds(
-    TensorType, st.none() | st.sampled_from(DType), st.none() | SHAPES, st.none() | QUANT, LAYOUTS
+IN_ROWS = st.builds(TensorType, st.none() | st.sampled_from(DType), st.none() | SHAPES, st.none() | QUANT)
+IN_BLOCKS = st.builds(
+    lambda batch, channels, places, layout: TensorType(DType.F32, (batch, channels, *places), None, layout),
+    DIMS,
+    st.integers(0, 40),
+    st.lists(DIMS, min_size=1, max_size=3),
+    st.sampled_from(["nCx16c", "nCx8c"]),
 )
+TENSOR_TYPES = IN_ROWS | IN_BLOCKS
 SIMPLE_TYPES = st.one_of(
     TENSOR_TYPES, st.builds(SparseTensorType, st.sampled_from(DType), SHAPES), st.just(UnknownType())
 )

@@ -115,4 +115,7 @@ def test_broadcasting_is_canonical() -> None:
     assert both == broadcast(m, n) == broadcast(both, n) == broadcast(m, both)
     assert broadcast(n, 1) == broadcast(1, n) == broadcast(n, n) == n
     assert broadcast(n, 3) == broadcast(3, n) == 3
+    # min(n, 512) differs from n only above 512, and then fits it not.
+    assert broadcast(minimum(n, 512), n) == broadcast(n, minimum(512, n)) == n
+    assert broadcast(minimum(n, 0), n) != n
     assert parse_dim(str(both)) == both
