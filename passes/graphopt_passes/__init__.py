@@ -2,6 +2,7 @@
 
 from graphopt_passes import (
     assign_layouts,
+    attention,
     common_subexpressions,
     control_flow,
     conv_affine,
@@ -22,6 +23,7 @@ from graphopt_passes import (
 
 __all__ = [
     "assign_layouts",
+    "attention",
     "common_subexpressions",
     "control_flow",
     "conv_affine",

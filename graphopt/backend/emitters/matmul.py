@@ -270,7 +270,7 @@ def _unpacked(work: Work, node: Node, sink: Sink, shape: Matrices, *, transposed
         extents[-1],
         batch=tuple(extents[:-3]),
         packed=False,
-        b_transposed=transposed or _lies_transposed(work, b, shape),
+        b_transposed=transposed or lies_transposed(work, b, shape),
         dtype=dtype_of(node.outputs[0]),
     )
 
@@ -282,7 +282,7 @@ def _unpacked(work: Work, node: Node, sink: Sink, shape: Matrices, *, transposed
     )
 
 
-def _lies_transposed(work: Work, value: Value, shape: Matrices) -> bool:
+def lies_transposed(work: Work, value: Value, shape: Matrices) -> bool:
     """Whether neighbours along a column are neighbours in memory."""
     variables = tuple(tirx.Var(f"i{axis}", "int64") for axis in range(len(shape.batch) + 2))
     with work.context.tracing() as trace:

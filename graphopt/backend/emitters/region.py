@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from graphopt.backend.arguments import Arguments
+from graphopt.backend.emitters.attention import attention_in, emit_attention
 from graphopt.backend.emitters.blocked import emit_blocked
 from graphopt.backend.emitters.registry import EMITTERS, Sink, Work
 from graphopt.backend.nests import emit_value
@@ -22,6 +23,11 @@ def emit_region(context: Context, arguments: Arguments, target: Target, results:
         CompileError: an operator, or this use of it, can't be compiled.
     """
     work = Work(context, arguments, target)
+    attention = attention_in(context.region)
+    if attention is not None:
+        (buffer,) = results.values()
+        emit_attention(work, attention, buffer)
+        return
     pending = dict(results)
     emitted = [node for node in context.region.nodes if is_emitted(node)]
     needed = _needed(context, list(results))
