@@ -18,7 +18,6 @@ class Relation(enum.Enum):
     """How a replacement relates to what it replaces."""
 
     EQUAL = "equal"
-    RELAID_OUT = "relaid out"
     QUANTIZED = "quantized"
 
 

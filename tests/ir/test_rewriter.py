@@ -67,7 +67,7 @@ def any_change(draw: st.DrawFn, rewriter: Rewriter) -> None:
         count = draw(st.integers(1, 2))
         rewriter.create("New", [None, value], {"a": 1}, outputs=count, before=node)
     elif kind == "replace":
-        rewriter.replace(value, draw(st.sampled_from(values)), Relation.RELAID_OUT)
+        rewriter.replace(value, draw(st.sampled_from(values)), Relation.QUANTIZED)
     elif kind == "erase":
         rewriter.erase(node)
     elif kind == "input":

@@ -72,9 +72,7 @@ def test_a_form_that_only_a_newer_opset_has_is_told_from_the_canonical_one() -> 
     assert brought.unverifiable == ("Celu",)
     verify(brought, SEMANTICS)
     made = replaced(model(text.replace("OP", "Relu"), 28), "Celu")
-    with pytest.raises(
-        VerifyError, match=r'Celu "y": input 0 .* is tensor.bfloat16., which the operator'
-    ):
+    with pytest.raises(VerifyError, match=r'Celu "y": input 0 .* is tensor.bfloat16., which the operator'):
         made.check()
 
 
