@@ -10,7 +10,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -192,6 +192,7 @@ def build(
     source_sha256: str = "",
     kernels: Mapping[str, Sequence[str]] | None = None,
     sizes: Sequence[SizeRule] = (),
+    progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Compile a Relax module for one target and link it.
 
@@ -202,6 +203,7 @@ def build(
         gir_sidecar: file name and content of the large constants of that text.
         kernels: for each kernel, the nodes of the final graph that it computes.
         sizes: what the sizes at a call must be to each other for the code to be right.
+        progress: called with (steps done, steps in all, what comes next); each kernel is a step.
 
     Raises:
         CompileError: TVM refuses the module, two weights share a name, or one has an element type that
@@ -215,7 +217,9 @@ def build(
     for name, array in weights:
         if str(array.dtype) not in DTYPES:
             raise CompileError(f"weight {name!r} has element type {array.dtype}, which kernels can't use")
-    library = link(build_executable(module, target, inputs=len(inputs)), target)
+    built = build_executable(module, target, inputs=len(inputs), progress=progress)
+    progress(1, 1, "linking")
+    library = link(built, target)
     file_name = f"code-{hashlib.sha256(library).hexdigest()[:16]}.so"
     variant = Variant(
         target=target.text,

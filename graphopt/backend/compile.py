@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from graphopt.backend.artifact import Artifact, build
 from graphopt.errors import CompileError
@@ -34,9 +34,8 @@ def compile_graph(
     check_operators(graph)
     from graphopt.backend.assemble import assemble
 
-    progress(0, 2, "kernels")
+    progress(0, 1, "kernels")
     assembled = assemble(graph, target)
-    progress(1, 2, f"machine code of {len(assembled.kernels)} kernels")
     return build(
         assembled.module,
         target,
@@ -50,6 +49,7 @@ def compile_graph(
         source_sha256=source_sha256,
         kernels=assembled.kernels,
         sizes=assembled.sizes,
+        progress=progress,
     )
 
 
@@ -73,8 +73,19 @@ def check_operators(graph: Graph) -> None:
         listed = ", ".join(f"{op} ({n}, first {unknown[op][0].label})" for op, n in sorted(counts.items()))
         raise CompileError(
             f"no kernels for these operators: {listed}",
-            hint="optimize the graph first (it may fold them), or take that part out of the model",
+            hint=_hint(graph, unknown),
         )
+
+
+def _hint(graph: Graph, unknown: Mapping[str, Sequence[Node]]) -> str:
+    optimized = "graphopt.pipeline" in graph.metadata
+    first = "" if optimized else "optimize the graph first, which may fold them; else "
+    foreign = sorted({nodes[0].domain for nodes in unknown.values() if nodes[0].domain})
+    if foreign:
+        return (
+            f"{first}take that part out of the model: no operator of domain {', '.join(foreign)} has a kernel"
+        )
+    return f"{first}take that part out of the model; docs/targets.md says what can't be compiled, and why"
 
 
 def tensor_spec(name: str, value: Value) -> TensorSpec:

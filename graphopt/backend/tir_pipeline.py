@@ -8,26 +8,26 @@ through an alias and would let live scratch share memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container
 from functools import partial
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import s_tir, tirx
 from tvm.tirx import compilation_pipeline
 
 _ELSEWHERE = "graphopt.elsewhere"
 
-# What TVM puts before the name of a function that takes its packed arguments (TVM_FFI_SYMBOL_PREFIX);
-# calls of functions in another object file go without it.
+# What TVM puts before the name of a function that takes packed arguments (TVM_FFI_SYMBOL_PREFIX).
 _PREFIX = "__tvm_ffi_"
 
 
-def _pipeline(keep: Callable[[Any], bool]) -> tuple[Any, Any, Any]:
+def _pipeline(*first: tvm.ir.transform.Pass) -> tuple[Any, Any, Any]:
     transform = tirx.transform
     passes = tvm.ir.transform.Sequential(
         [
-            transform.Filter(keep),
+            *first,
             s_tir.transform.LowerInitBlock(),
             s_tir.transform.PlanAndUpdateBufferAllocationLocation(),
             s_tir.transform.ConvertBlocksToOpaque(),
@@ -57,18 +57,42 @@ def _pipeline(keep: Callable[[Any], bool]) -> tuple[Any, Any, Any]:
 
 def register() -> str:
     """Makes the pipeline known to TVM; gives its name."""
-    compilation_pipeline.PIPELINE_MAP.setdefault("graphopt", partial(_pipeline, lambda function: True))
+    compilation_pipeline.PIPELINE_MAP.setdefault("graphopt", _pipeline)
     return "graphopt"
 
 
 def register_calls() -> str:
     """The same pipeline, without the functions that are compiled :func:`elsewhere`."""
 
-    def keep(function: Any) -> bool:
-        return _ELSEWHERE not in function.attrs
+    @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+    def calls(module: Any, _: Any) -> Any:
+        kept = {
+            variable: _declare_once(function)
+            for variable, function in module.functions.items()
+            if _ELSEWHERE not in function.attrs
+        }
+        return tvm.IRModule(kept, attrs=module.attrs)
 
-    compilation_pipeline.PIPELINE_MAP.setdefault("graphopt-calls", partial(_pipeline, keep))
+    compilation_pipeline.PIPELINE_MAP.setdefault("graphopt-calls", partial(_pipeline, calls))
     return "graphopt-calls"
+
+
+def _declare_once(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The function with the prefix at the first mention only of each kernel that it calls.
+
+    TVM looks for a callee of the name with the prefix before it, and where the module has none
+    declares one of the name as it is: with the prefix each call would declare its callee again.
+    """
+    declared: set[str] = set()
+
+    def name(text: tvm.ir.StringImm) -> tvm.ir.StringImm:
+        if text.value in declared:
+            return tvm.ir.StringImm(text.value.removeprefix(_PREFIX))
+        if text.value.startswith(_PREFIX):
+            declared.add(text.value)
+        return text
+
+    return function.with_body(tvm_ffi.structural_map(function.body, (tvm.ir.StringImm, name)))
 
 
 def elsewhere(module: tvm.IRModule, names: Container[str], *, symbols: bool) -> tvm.IRModule:

@@ -8,8 +8,10 @@ import time
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
+from graphopt.backend.artifact import build
 from graphopt.backend.link import link
 from graphopt.backend.parallel import run_jobs
 from graphopt.backend.relax_build import build_executable
@@ -47,6 +49,13 @@ def repeats(count: int) -> Any:
 def test_the_bytes_do_not_depend_on_how_many_kernels_are_compiled_at_a_time() -> None:
     libraries = [link(build_executable(repeats(12), NATIVE, inputs=1, workers=n), NATIVE) for n in (1, 4, 3)]
     assert libraries[0] == libraries[1] == libraries[2]
+
+
+def test_a_kernel_is_called_many_times() -> None:
+    module, inputs, outputs = toys.chain(2, rounds=3)
+    artifact = build(module, NATIVE, weights=[], inputs=inputs, outputs=outputs, gir="")
+    x = np.arange(16, dtype=np.float32).reshape(1, 16)
+    np.testing.assert_array_equal(artifact.load()(x)[0], x + 3 * (1 + 2))
 
 
 def test_each_kernel_is_a_step() -> None:

@@ -124,8 +124,8 @@ def copies(dtypes: Sequence[str], shape: tuple[int, ...]) -> tuple[Any, list[Ten
     return builder.get(), inputs, [TensorSpec(f"y_{dtype}", dtype, shape) for dtype in dtypes]
 
 
-def chain(length: int) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
-    """``x + 1 + 2 + ... + length`` for float32 x[1, 16], a kernel of its own for each addition; no weights."""
+def chain(length: int, rounds: int = 1) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
+    """``x + rounds*(1 + 2 + ... + length)`` for float32 x[1, 16], a kernel for each number; no weights."""
     from tvm import relax, te, tirx
 
     def add(step: int) -> Any:
@@ -140,7 +140,7 @@ def chain(length: int) -> tuple[Any, list[TensorSpec], list[TensorSpec]]:
     with builder.function("main", [parameter]):
         with builder.dataflow():
             value: Any = parameter
-            for variable in variables:
+            for variable in variables * rounds:
                 value = builder.emit(relax.call_tir(variable, [value], kind))
             output = builder.emit_output(relax.Tuple([value]))
         builder.emit_func_output(output)
