@@ -148,6 +148,13 @@ def store_lanes(buffer: Buffer, start: Expr, lanes: int, value: Expr) -> None:
     T.buffer_store(buffer, value, [T.ramp(start, 1, lanes) if lanes > 1 else start])
 
 
+def prefetch(buffer: Buffer, index: Expr) -> None:
+    """Ask for the cache line of an element of a flat buffer, which need not exist."""
+    address = T.address_of(buffer[index])
+    # To read, into the second cache, data.
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, 0, 2, 1))
+
+
 def flat_view(buffer: Buffer) -> Buffer:
     """The same memory as one dimension."""
     return T.decl_buffer((i64(product([i64(d) for d in buffer.shape])),), buffer.dtype, data=buffer.data)

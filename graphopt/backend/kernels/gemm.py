@@ -28,6 +28,7 @@ from graphopt.backend.kernels.emit import (
     i64,
     lanes_of,
     loop_for,
+    prefetch,
     product,
     serial,
     unflatten,
@@ -222,6 +223,13 @@ def _emit_unpacked(kernel: _Kernel, b: Reader) -> None:
             whole_or_tail(index, n, width, lambda columns: emit_panel(panel, columns))
 
 
+def _is_prefetched(kernel: _Kernel) -> bool:
+    """Whether the weights are so large that other data has driven them out of the cache when they are read."""
+    spec, arithmetic = kernel.spec, kernel.arithmetic
+    size = spec.weight_batches * spec.n * spec.k // arithmetic.group * arithmetic.word_bytes
+    return spec.packed and isinstance(size, int) and size * 4 > arithmetic.machine.l2_bytes
+
+
 def _rows_in_place(kernel: _Kernel, batch: tuple[Expr, ...]) -> Rows:
     """Reads words of a where they lie."""
 
@@ -264,7 +272,20 @@ def _emit_rows(
     index, width = columns
     most = kernel.tile.rows
 
-    def emit_tile(start: Expr, rows: int) -> None:
+    tiles = -(-count // most) if isinstance(count, int) else None
+    vectors = kernel.tile.vectors
+    # All register tiles of a panel together prefetch the next panel.
+    share = vectors if tiles is None else -(-vectors // tiles)
+
+    def emit_tile(start: Expr, rows: int, number: Expr | None) -> None:
+        lines = vectors if number is None else share
+        before = (i64(0) if number is None else number * lines) * panel.depth
+
+        def ahead(k: Expr) -> None:
+            for line in range(lines):
+                step = (before + line * panel.depth + k) * kernel.arithmetic.lanes
+                prefetch(panel.buffer, panel.start + kernel.width * panel.depth + step)
+
         def store(m: Expr, j: Expr, value: Expr) -> None:
             kernel.store(value, (*batch, start + m, index * kernel.width + j))
 
@@ -282,18 +303,21 @@ def _emit_rows(
             store,
             initial if kernel.arithmetic.header else None,
             scalars_are_weights=False,
+            # With fewer rows the loads keep memory busy by themselves.
+            ahead=ahead if lines < rows and _is_prefetched(kernel) else None,
         )
 
     if isinstance(count, int):
         full, tail = divmod(count, most)
         if full:
             with serial(full) as block:
-                emit_tile(first + block * most, most)
+                emit_tile(first + block * most, most, block)
         if tail:
-            emit_tile(first + full * most, tail)
+            emit_tile(first + full * most, tail, i64(full))
         return
+    share = 1
     with serial(count // most) as block:
-        emit_tile(first + block * most, most)
+        emit_tile(first + block * most, most, block)
     done = bind(first + count // most * most)
     rest = bind(count % most)
     for rows in (8, 4, 2, 1):
@@ -301,4 +325,4 @@ def _emit_rows(
             # The larger tails before this one took the higher bits of `rest`.
             before = rest // (2 * rows) * (2 * rows)
             with T.If(rest // rows % 2 == 1), T.Then():
-                emit_tile(bind(done + before), rows)
+                emit_tile(bind(done + before), rows, None)

@@ -49,6 +49,7 @@ def emit_tile_product(
     initial: Callable[[int, int], Expr] | None = None,
     *,
     scalars_are_weights: bool,
+    ahead: Callable[[Expr], None] | None = None,
 ) -> None:
     """Multiply `rows` rows by a panel and store the first `columns` results of each row.
 
@@ -56,6 +57,7 @@ def emit_tile_product(
         scalar: scalar(m, k), the word of row m at step k.
         store: store(m, j, value) emits the store of column j of row m.
         initial: initial(m, v), what vector v of row m starts from, 0 by default.
+        ahead: ahead(k) emits what is to be done beside step k, such as a prefetch.
     """
     lanes = arithmetic.lanes
     vectors = panel.width // lanes
@@ -63,6 +65,8 @@ def emit_tile_product(
         vectors = min(vectors, -(-columns // lanes))
 
     def step(tile: Tile, k: Expr) -> None:
+        if ahead is not None:
+            ahead(k)
         base = bind(panel.start + k * panel.width)
         xs = [lanes_of(panel.buffer, base + v * lanes, lanes) for v in range(vectors)]
         tile.step(xs, lambda m: scalar(m, k), scalars_are_weights)
