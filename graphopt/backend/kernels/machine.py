@@ -108,16 +108,16 @@ _ENOUGH_ACCUMULATORS = 16
 def choose_blocked_tile(machine: Machine, columns: int | None, blocks: int) -> RegisterTile:
     """The tile of a convolution on the blocked layout: columns of a row x blocks of output channels.
 
-    Two blocks, and columns of nearly equal number in all tiles of a row; more blocks where a row has
-    too few columns to keep the arithmetic busy.
+    Two blocks, or three or five that divide all, and columns of nearly equal number in all tiles of a
+    row; more blocks where a row has too few columns to keep the arithmetic busy.
     """
     most = min(_ENOUGH_ACCUMULATORS, machine.vector_registers - 4)
     vectors = 2
     while columns and 2 * vectors * columns <= most:
         vectors *= 2
     vectors = min(vectors, blocks)
-    if vectors > 2 and blocks % vectors:
-        vectors = max(v for v in range(1, vectors + 1) if blocks % v == 0 or v == 2)
+    if blocks % vectors:  # a tail is a whole kernel more to compile
+        vectors = next((v for v in (vectors, 2, 3, 5) if v <= most and blocks % v == 0), 2)
     rows = min(most // vectors, 8)
     if columns:
         rows = -(-columns // -(-columns // rows))

@@ -166,6 +166,7 @@ SHAPES = {
     "pointwise, one pixel": ConvSpec(3, 200, 120, (1, 1), (1, 1)),
     "pointwise, many pixels": ConvSpec(1, 24, 120, (60, 61), (1, 1)),
     "subsampling 1x1": ConvSpec(1, 48, 64, (28, 29), (1, 1), 1, (2, 2)),
+    "columns all padding": ConvSpec(1, 16, 48, (1, 1), (1, 1), 1, ONES, (0, 1), (0, 12)),
     "3x3 on a column": ConvSpec(1, 32, 96, (20, 1), (3, 3), 1, ONES, ONES, ONES),
 }
 DEPTHWISE = {

@@ -150,7 +150,7 @@ def _emit_tiles(kernel: _Kernel, row: _Row) -> None:
 def _emit_tile(kernel: _Kernel, row: _Row, segment: Segment, tile: Expr) -> None:
     spec, lanes = kernel.spec, kernel.lanes
     start = bind(tile * kernel.width)
-    columns = Accumulators(segment.width, lanes)
+    columns = Accumulators(segment.width, 1, lanes)
     columns.clear()
     outer = spec.axes[:-1]
     if row.taps is None:
@@ -174,10 +174,10 @@ def _emit_store(
         kernel.store(value, (row.image, channel, *row.at, out))
 
     if segment.taps is not None:
-        columns.for_each_lane(j, store)
+        columns.for_each_lane(j, 0, store)
         return
     with T.If(out < kernel.spec.out_spatial[-1]), T.Then():
-        columns.for_each_lane(j, store)
+        columns.for_each_lane(j, 0, store)
 
 
 def _emit_taps(
@@ -207,7 +207,7 @@ def _emit_taps(
             weights = lanes_of(kernel.w, w_row + k * lanes, lanes)
             for j in run.columns:
                 data = lanes_of(kernel.x, x_tile + source(axis, j, k) * lanes, lanes)
-                columns.add(j, data * weights)
+                columns.add(j, 0, data * weights)
 
 
 def _emit_checked_tap(
@@ -217,10 +217,10 @@ def _emit_checked_tap(
     x_row, w_row, k = at
     lanes, axis = kernel.lanes, kernel.spec.axes[-1]
     weights = lanes_of(kernel.w, w_row + k * lanes, lanes)
-    for j in range(len(columns)):
+    for j in range(columns.columns):
         position = bind(source(axis, start + j, k))
         clamped = at_least(at_most(position, axis.size - 1), 0)
         data = lanes_of(kernel.x, x_row + clamped * lanes, lanes)
         inside = tirx.all(position >= 0, position < axis.size)
         data = tirx.Select(inside, data, T.broadcast(T.float32(0), lanes))
-        columns.add(j, data * weights)
+        columns.add(j, 0, data * weights)

@@ -56,7 +56,6 @@ from graphopt.backend.kernels.emit import (
     loop_for,
     product,
     serial,
-    store_lanes,
     unflatten,
     workspace,
 )
@@ -69,7 +68,7 @@ _LINE = 64  # bytes of a cache line
 # Steps of a reduction between two trips of the sums through scratch.
 _PART_STEPS = 128
 # Multiply-adds in the body of the innermost loop.
-_UNROLLED = 64
+_UNROLLED = 32
 # Items of work that keep a few threads busy to the end.
 _ITEMS = 8
 
@@ -317,8 +316,7 @@ def _emit_chunk(kernel: _Kernel, item: _Item) -> None:
 
 def _emit_tile(kernel: _Kernel, item: _Item, place: _Place) -> None:
     """One part of the reduction for one register tile."""
-    lanes = kernel.lanes
-    tile = Accumulators(place.segment.width * item.vectors, lanes)
+    tile = Accumulators(place.segment.width, item.vectors, kernel.lanes)
     if item.sums is None:
         tile.clear()
         _emit_reduction(kernel, item, place, tile)
@@ -329,14 +327,14 @@ def _emit_tile(kernel: _Kernel, item: _Item, place: _Place) -> None:
     with T.If(item.part == 0):
         with T.Then():
             tile.clear()
-        with T.Else(), unrolled(len(tile)) as i:
-            tile.set(i, lanes_of(sums, start + i * lanes, lanes))
+        with T.Else():
+            tile.load(sums, start)
     _emit_reduction(kernel, item, place, tile)
     with T.If(item.part == ceil_div(kernel.shape[2], item.plan.depth) - 1):
         with T.Then():
             _emit_stores(kernel, item, place, tile)
-        with T.Else(), unrolled(len(tile)) as i:
-            store_lanes(sums, start + i * lanes, lanes, tile.vector(i))
+        with T.Else():
+            tile.save(sums, start)
 
 
 def _emit_stores(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulators) -> None:
@@ -350,7 +348,7 @@ def _emit_stores(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulators
             def store(value: Expr, lane: Expr, v: int = v) -> None:
                 kernel.store(value, (item.image, channel_index(first + v, lanes, lane), *place.row, out))
 
-            tile.for_each_lane(j * item.vectors + v, store)
+            tile.for_each_lane(j, v, store)
 
     for j in range(place.segment.width):
         out = bind(place.tile * kernel.tile.rows + j)
@@ -385,7 +383,10 @@ def _emit_reduction(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulat
         w_row = bind(item.w_base + block * kernel.block_size + tap * (axis.kernel * _tap_size(kernel)))
         outer = product(spec.kernel[:-1])
         _emit_prefetch(kernel, item, (place.slot * item.plan.depth + local) * outer + position)
-        for run in place.segment.taps or (TapRun(0, axis.kernel, tuple(range(place.segment.width))),):
+        runs = place.segment.taps
+        if runs is None:
+            runs = (TapRun(0, axis.kernel, tuple(range(place.segment.width))),)
+        for run in runs:
             with serial(run.count) as k:
                 _emit_steps(kernel, item, place, run.columns, tile, (x_row, w_row, run.first + k), steps)
 
@@ -422,7 +423,7 @@ def _emit_steps(
     def add_column(j: Expr, scalar: Expr, w_step: Expr) -> None:
         for v in range(item.vectors):
             product_ = T.broadcast(scalar, lanes) * lanes_of(kernel.w, w_step + v * lanes, lanes)
-            tile.add((columns[0] + j) * item.vectors + v, product_)
+            tile.add(columns[0] + j, v, product_)
 
     unroll = 1 if checked else _unrolling(kernel, len(columns) * item.vectors)
     with serial(steps // unroll) as group, unrolled(unroll) as i:

@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.conv_spec import ConvSpec
-from graphopt.backend.kernels.emit import Expr, bind, i64, lanes_of, product, store_lanes
+from graphopt.backend.kernels.emit import Buffer, Expr, bind, i64, lanes_of, product, store_lanes
 from graphopt.backend.kernels.machine import Machine
 from graphopt.backend.kernels.temporaries import scratch, vectorized
 
@@ -69,38 +69,50 @@ def unrolled(extent: int) -> AbstractContextManager[Expr]:
 
 
 class Accumulators:
-    """Vectors that LLVM keeps in registers, `count` of `lanes` floats: one allocation, at most 1 KiB.
+    """Vectors of `lanes` floats that LLVM keeps in registers: `columns` (below 16) times `vectors`."""
 
-    TVM takes a larger one from the runtime's pool.
-    """
-
-    def __init__(self, count: int, lanes: int) -> None:
-        self._count = count
+    def __init__(self, columns: int, vectors: int, lanes: int) -> None:
+        self.columns = columns
         self._lanes = lanes
-        # Under an alias: TVM looks for the part of an allocation that is used, which takes a second.
-        self._buffer = scratch(count * lanes, "float32")
+        # Several allocations, since TVM takes those of 1 KiB from the runtime's pool; under an alias, since
+        # it looks for the part of an allocation that is used, which takes a second.
+        self._buffers = [scratch(columns * lanes, "float32") for _ in range(vectors)]
 
-    def __len__(self) -> int:
-        return self._count
-
-    def vector(self, index: Expr) -> Expr:
+    def vector(self, column: Expr, v: int) -> Expr:
         """One vector as a value."""
-        return lanes_of(self._buffer, index * self._lanes, self._lanes)
+        return lanes_of(self._buffers[v], column * self._lanes, self._lanes)
 
-    def set(self, index: Expr, value: Expr) -> None:
+    def set(self, column: Expr, v: int, value: Expr) -> None:
         """Write one vector."""
-        store_lanes(self._buffer, index * self._lanes, self._lanes, value)
+        store_lanes(self._buffers[v], column * self._lanes, self._lanes, value)
 
-    def add(self, index: Expr, value: Expr) -> None:
+    def add(self, column: Expr, v: int, value: Expr) -> None:
         """Add to one vector."""
-        self.set(index, self.vector(index) + value)
+        self.set(column, v, self.vector(column, v) + value)
 
     def clear(self) -> None:
         """Set all to zero."""
-        with unrolled(self._count) as index:
-            self.set(index, T.broadcast(T.float32(0), self._lanes))
+        with unrolled(self.columns) as column:
+            for v in range(len(self._buffers)):
+                self.set(column, v, T.broadcast(T.float32(0), self._lanes))
 
-    def for_each_lane(self, index: int, body: Callable[[Expr, Expr], None]) -> None:
+    def load(self, memory: Buffer, start: Expr) -> None:
+        """Set all from where `save` put them."""
+        with unrolled(self.columns) as column:
+            for v in range(len(self._buffers)):
+                place = start + self._place(column, v)
+                self.set(column, v, lanes_of(memory, place, self._lanes))
+
+    def save(self, memory: Buffer, start: Expr) -> None:
+        """Write all to memory from `start` on."""
+        with unrolled(self.columns) as column:
+            for v in range(len(self._buffers)):
+                store_lanes(memory, start + self._place(column, v), self._lanes, self.vector(column, v))
+
+    def _place(self, column: Expr, v: int) -> Expr:
+        return column * (len(self._buffers) * self._lanes) + v * self._lanes
+
+    def for_each_lane(self, column: int, v: int, body: Callable[[Expr, Expr], None]) -> None:
         """body(value, lane) over the lanes of one vector, as one vector operation."""
         with vectorized(self._lanes) as lane:
-            body(self._buffer[i64(index * self._lanes) + lane], lane)
+            body(self._buffers[v][i64(column * self._lanes) + lane], lane)
