@@ -1,9 +1,15 @@
 """Winograd convolution on the blocked layout, over one or two axes.
 
-For each block of tiles: transform the inputs into `V[products][in blocks][tiles][B]` in scratch, multiply
-with the weights, transformed at compile time, into `M[products][tiles][vectors][B]` for a few blocks of
-output channels, transform these into outputs and store them. See `winograd_transforms` for the mathematics
-and `winograd_plan` for what is chosen when.
+For each block of tiles: transform the inputs into scratch, multiply with the weights, transformed at
+compile time, transform the sums into outputs and store them. A register tile multiplies `columns` tiles
+of the image by `vectors` blocks of output channels; scratch and weights lie in the order in which it
+reads and writes them:
+
+    data     [products][groups of columns][in blocks][columns][B]
+    weights  [products][panels of vectors][in blocks][B][vectors * B]
+    sums     [products][panels of vectors][tiles of the block][vectors * B]
+
+See `winograd_transforms` for the mathematics and `winograd_plan` for what is chosen when.
 """
 
 from __future__ import annotations
@@ -31,7 +37,6 @@ from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import (
     Buffer,
     Expr,
-    Loop,
     at_least,
     at_most,
     bind,
@@ -57,26 +62,26 @@ Array = npt.NDArray[np.generic]
 
 
 def winograd_shape(spec: ConvSpec, choice: Winograd, machine: Machine) -> tuple[int, ...]:
-    """Shape of the packed weights: [output panels, products, in blocks, B, outputs of a panel]."""
+    """Shape of the packed weights: [products, output panels, in blocks, B, outputs of a panel]."""
     lanes = lanes_of_machine(machine)
     width = make_plan(spec, choice, machine).vectors * lanes
     ins, outs = ceil_div(spec.in_channels, lanes), ceil_div(spec.out_channels, width)
-    return (outs, choice.products, ins, lanes, width)
+    return (choice.products, outs, ins, lanes, width)
 
 
 def pack_winograd(spec: ConvSpec, choice: Winograd, machine: Machine, w: Array) -> Array:
     """Weights [out, in, *kernel], transformed in float64 and rounded once to float32; padding is 0."""
-    outs, products, ins, lanes, width = winograd_shape(spec, choice, machine)
+    products, outs, ins, lanes, width = winograd_shape(spec, choice, machine)
     points = w.astype(np.float64)
     for axis, transform in enumerate(choice.transforms):
         matrix = np.array([[float(c) for c in row] for row in transform.weights])
         points = np.moveaxis(np.tensordot(points, matrix, (2 + axis, 1)), -1, 2 + axis)
-    packed = np.zeros((outs, products, ins * lanes, width), np.float32)
+    packed = np.zeros((products, outs, ins * lanes, width), np.float32)
     flat = points.reshape(spec.out_channels, spec.in_channels, products).transpose(2, 1, 0)
     for panel in range(outs):
         columns = flat[:, :, panel * width : (panel + 1) * width]
-        packed[panel, :, : spec.in_channels, : columns.shape[2]] = columns
-    return packed.reshape(outs, products, ins, lanes, width)
+        packed[:, panel, : spec.in_channels, : columns.shape[2]] = columns
+    return packed.reshape(products, outs, ins, lanes, width)
 
 
 @dataclass(frozen=True)
@@ -122,17 +127,18 @@ class _Kernel:
     @property
     def sums_plane(self) -> int:
         """Floats between sums of successive products."""
-        return (self.plan.vectors * self.plan.block | 1) * self.lanes
+        return (self.panels * self.plan.vectors * self.plan.block | 1) * self.lanes
 
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of tiles: `count` of them from `first`, in `groups` register tiles."""
+    """A block of tiles: `count` of them from `first`, in `groups` register tiles; and scratch."""
 
     first: Expr
     count: Expr
     groups: Expr
     data: Buffer
+    sums: Buffer
 
 
 def emit_winograd(
@@ -151,31 +157,30 @@ def emit_winograd(
     counts = (spec.batch, *(bind(count) for count in tile_counts(spec, choice)))
     kernel = _Kernel(spec, choice, plan, float_arithmetic(machine, "float32"), x, flat_view(w), store, counts)
     tiles = bind(product(kernel.counts))
-    work = tiles * (choice.products * spec.in_channels * spec.out_channels)
     blocks = bind(ceil_div(tiles, plan.block))
-    shared = loop_for(work)
-    data_size = choice.products * kernel.data_plane
-    if plan.shared:
-        with workspace(data_size, "float32") as data, serial(blocks) as index:
-            block = _block(kernel, data, index, tiles)
-            _emit_data(kernel, block, shared)
-            with shared(kernel.panels) as panel:
-                _emit_panel(kernel, block, panel)
-        return
-    with shared(blocks) as index, workspace(data_size, "float32") as data:
-        block = _block(kernel, data, index, tiles)
-        _emit_data(kernel, block, serial)
-        with serial(kernel.panels) as panel:
-            _emit_panel(kernel, block, panel)
+    shared = loop_for(tiles * (choice.products * spec.in_channels * spec.out_channels))
+    outer, inner = (serial, shared) if plan.shared else (shared, serial)
+    with (
+        outer(blocks) as index,
+        workspace(choice.products * kernel.data_plane, "float32") as data,
+        workspace(choice.products * kernel.sums_plane, "float32") as sums,
+    ):
+        block = _block(kernel, index, tiles, data, sums)
+        with inner(kernel.in_blocks) as channels:
+            _emit_data(kernel, block, channels)
+        with inner(choice.products * kernel.panels) as item, serial(block.groups) as group:
+            _emit_products(kernel, block, item, group)
+        with inner(kernel.out_blocks) as channels:
+            _emit_outputs(kernel, block, channels)
 
 
-def _block(kernel: _Kernel, data: Buffer, index: Expr, tiles: Expr) -> _Block:
+def _block(kernel: _Kernel, index: Expr, tiles: Expr, data: Buffer, sums: Buffer) -> _Block:
     size = kernel.plan.block
     first = bind(index * size)
     if isinstance(tiles, int) and tiles % size == 0:
-        return _Block(first, size, kernel.plan.groups, data)
+        return _Block(first, size, kernel.plan.groups, data, sums)
     count = bind(at_most(i64(size), i64(tiles) - first))
-    return _Block(first, count, bind(ceil_div(count, kernel.plan.columns)), data)
+    return _Block(first, count, bind(ceil_div(count, kernel.plan.columns)), data, sums)
 
 
 def _origin(kernel: _Kernel, tile: Expr) -> tuple[Expr, tuple[Expr, ...]]:
@@ -184,32 +189,30 @@ def _origin(kernel: _Kernel, tile: Expr) -> tuple[Expr, tuple[Expr, ...]]:
     return bind(image), tuple(bind(p * m) for p, m in zip(position, kernel.choice.tile, strict=True))
 
 
-def _emit_data(kernel: _Kernel, block: _Block, loop: Loop) -> None:
-    """Transform the inputs of a block of tiles; register tiles' rest is cleared."""
-    size = kernel.choice.products * kernel.lanes
+def _emit_data(kernel: _Kernel, block: _Block, channels: Expr) -> None:
+    """Transform the inputs of a block of tiles in one block of channels; register tiles' rest is cleared."""
+    plan, lanes, size = kernel.plan, kernel.lanes, kernel.choice.products * kernel.lanes
+
+    def place(index: Expr) -> Expr:
+        group = index // plan.columns * kernel.in_blocks + channels
+        return bind((group * plan.columns + index % plan.columns) * lanes)
+
     with (
-        loop(kernel.in_blocks) as channels,
         workspace(size, "float32") as patch,
         workspace(size, "float32") as middle,
+        serial(block.count) as index,
     ):
-        with serial(block.count) as index:
-            image, origin = _origin(kernel, block.first + index)
-            start = tuple(bind(o - pad) for o, pad in zip(origin, kernel.spec.pads_begin, strict=True))
-            base = bind((image * kernel.in_blocks + channels) * product(kernel.spec.spatial))
-            target = bind((channels * kernel.plan.block + index) * kernel.lanes)
-            _emit_patch(kernel, block, (patch, middle), (base, start), target)
-        if not isinstance(block.count, int):
-            _emit_clear(kernel, block, channels)
-
-
-def _emit_clear(kernel: _Kernel, block: _Block, channels: Expr) -> None:
-    """Clear the columns of the last register tile that no tile fills: old numbers might be slow ones."""
-    lanes = kernel.lanes
-    zero = T.broadcast(T.float32(0), lanes)
-    rest = block.groups * kernel.plan.columns - block.count
-    with serial(rest) as index, serial(kernel.choice.products) as plane:
-        position = (channels * kernel.plan.block + block.count + index) * lanes
-        store_lanes(block.data, plane * kernel.data_plane + position, lanes, zero)
+        image, origin = _origin(kernel, block.first + index)
+        start = tuple(bind(o - pad) for o, pad in zip(origin, kernel.spec.pads_begin, strict=True))
+        base = bind((image * kernel.in_blocks + channels) * product(kernel.spec.spatial))
+        _emit_patch(kernel, block, (patch, middle), (base, start), place(index))
+    if not isinstance(block.count, int):
+        # Old numbers might be slow ones.
+        zero = T.broadcast(T.float32(0), lanes)
+        with serial(block.groups * plan.columns - block.count) as index:
+            target = place(block.count + index)
+            with serial(kernel.choice.products) as plane:
+                store_lanes(block.data, plane * kernel.data_plane + target, lanes, zero)
 
 
 Reader = Callable[[tuple[Expr, ...]], Expr]
@@ -306,7 +309,7 @@ class _Stages:
                 write(k, value)
             return
         width = self.extents[active[1]]
-        with serial(width) as column:
+        with serial(_opaque(width)) as column:
             inputs = [read(self._place(k, column)) for k in range(steps.inputs)]
             for k, value in enumerate(_emit_program(self.kernel, steps, inputs)):
                 store_lanes(self.middle, (k * width + column) * lanes, lanes, value)
@@ -317,7 +320,7 @@ class _Stages:
             return
         first, second = self.programs
         lanes = self.kernel.lanes
-        with serial(len(first.outputs)) as row:
+        with serial(_opaque(len(first.outputs))) as row:
             start = row * second.inputs
             inputs = [lanes_of(self.middle, (start + k) * lanes, lanes) for k in range(second.inputs)]
             for k, value in enumerate(_emit_program(self.kernel, second, inputs)):
@@ -328,6 +331,12 @@ class _Stages:
         for axis, coordinate in zip(self.kernel.choice.active, coordinates, strict=True):
             position[axis] = coordinate
         return tuple(position)
+
+
+def _opaque(extent: int) -> Expr:
+    """`extent`, hidden from LLVM, which would unroll a loop of it: large code, registers spilled."""
+    fenced = T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", T.float32(extent))
+    return T.Bind(fenced.astype("int64"))
 
 
 def _emit_program(kernel: _Kernel, steps: Program, inputs: list[Expr]) -> list[Expr]:
@@ -354,49 +363,28 @@ def _emit_program(kernel: _Kernel, steps: Program, inputs: list[Expr]) -> list[E
     return [values[index] for index in steps.outputs]
 
 
-def _emit_panel(kernel: _Kernel, block: _Block, panel: Expr) -> None:
-    """All products and outputs of a block of tiles for one panel of output channels."""
-    choice, plan = kernel.choice, kernel.plan
-    size = choice.products * kernel.sums_plane
-    spare = choice.products * kernel.lanes
-    with (
-        workspace(size, "float32") as sums,
-        workspace(spare, "float32") as middle,
-        workspace(spare, "float32") as outputs,
-    ):
-        with serial(choice.products) as plane, serial(block.groups) as group:
-            _emit_products(kernel, block, sums, panel, plane, group)
-        vectors = plan.vectors
-        if kernel.out_blocks % vectors:
-            vectors = bind(at_most(i64(vectors), kernel.out_blocks - panel * vectors))
-        with serial(block.count) as index:
-            image, origin = _origin(kernel, block.first + index)
-            with serial(vectors) as vector:
-                source = bind((index * plan.vectors + vector) * kernel.lanes)
-                _emit_outputs(
-                    kernel, (sums, middle, outputs), source, (image, panel * plan.vectors + vector, origin)
-                )
-
-
-def _emit_products(
-    kernel: _Kernel, block: _Block, sums: Buffer, panel: Expr, plane: Expr, group: Expr
-) -> None:
-    """One register tile: sums over the input channels."""
-    plan, lanes = kernel.plan, kernel.lanes
+def _emit_products(kernel: _Kernel, block: _Block, item: Expr, group: Expr) -> None:
+    """One register tile: sums over the input channels. `item` counts panels of all products."""
+    plan, lanes, panels = kernel.plan, kernel.lanes, kernel.panels
     width = plan.vectors * lanes
     depth = kernel.in_blocks * lanes * width
-    column = bind(group * plan.columns)
-    weights = bind((panel * kernel.choice.products + plane) * depth)
-    data = bind(plane * kernel.data_plane + column * lanes)
+    plane = item // panels
+    weights = bind(item * depth)
+    data = bind(plane * kernel.data_plane + group * (kernel.in_blocks * plan.columns * lanes))
+    # All register tiles of a panel together prefetch the next panel, from its start to its end.
+    share = ceil_div(plan.vectors, plan.groups) * lanes
+    ahead = bind(weights + depth + group * (kernel.in_blocks * lanes * share))
     tile = Tile(kernel.arithmetic, plan.columns, plan.vectors)
     tile.start()
 
     def step(channels: Expr, r: Expr) -> None:
-        row = bind(weights + (channels * lanes + r) * width)
-        _prefetch(kernel.w, row + depth)
-        start = bind(data + channels * (plan.block * lanes) + r)
+        k = channels * lanes + r
+        row = bind(k * width)
+        for v in range(0, share, lanes):
+            _prefetch(kernel.w, ahead + k * share + v)
+        start = bind(data + channels * (plan.columns * lanes) + r)
         tile.step(
-            [lanes_of(kernel.w, row + v * lanes, lanes) for v in range(plan.vectors)],
+            [lanes_of(kernel.w, weights + row + v * lanes, lanes) for v in range(plan.vectors)],
             lambda m: block.data[start + m * lanes],
             scalars_are_weights=False,
         )
@@ -408,29 +396,46 @@ def _emit_products(
     if rest:
         with serial(rest) as r:
             step(i64(full), r)
+    column = (item % panels * plan.groups + group) * plan.columns
     target = bind(plane * kernel.sums_plane + column * width)
     for m in range(plan.columns):
         for v in range(plan.vectors):
-            store_lanes(sums, target + (m * width + v * lanes), lanes, tile.vector(m, v))
+            store_lanes(block.sums, target + (m * width + v * lanes), lanes, tile.vector(m, v))
 
 
 def _prefetch(buffer: Buffer, index: Expr) -> None:
     T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", T.address_of(buffer[index]), 0, 2, 1))
 
 
-def _emit_outputs(
+def _emit_outputs(kernel: _Kernel, block: _Block, channels: Expr) -> None:
+    """Transform the sums of a block of tiles for one block of output channels."""
+    plan, lanes = kernel.plan, kernel.lanes
+    size = kernel.choice.products * lanes
+    first = bind((channels // plan.vectors * plan.block * plan.vectors + channels % plan.vectors) * lanes)
+    with (
+        workspace(size, "float32") as middle,
+        workspace(size, "float32") as outputs,
+        serial(block.count) as index,
+    ):
+        image, origin = _origin(kernel, block.first + index)
+        source = bind(first + index * (plan.vectors * lanes))
+        _emit_tile(kernel, block, (middle, outputs), source, (image, channels, origin))
+
+
+def _emit_tile(
     kernel: _Kernel,
-    scratch: tuple[Buffer, Buffer, Buffer],
+    block: _Block,
+    scratch: tuple[Buffer, Buffer],
     source: Expr,
     where: tuple[Expr, Expr, tuple[Expr, ...]],
 ) -> None:
     """Transform the sums of one tile into outputs, and store those that lie in the image."""
     choice, lanes = kernel.choice, kernel.lanes
     image, channels, origin = where
-    sums, middle, outputs = scratch
+    middle, outputs = scratch
 
     def read(position: tuple[Expr, ...]) -> Expr:
-        return lanes_of(sums, _flat(position, choice.patch) * kernel.sums_plane + source, lanes)
+        return lanes_of(block.sums, _flat(position, choice.patch) * kernel.sums_plane + source, lanes)
 
     def write(index: Expr, value: Expr) -> None:
         store_lanes(outputs, index * lanes, lanes, value)

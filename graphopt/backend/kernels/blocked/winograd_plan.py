@@ -77,7 +77,7 @@ _TILES = (2, 3, 4, 5, 6)
 _TYPICAL_SIZE = 32
 # Bytes per cycle that one core draws from its L2 cache and from beyond.
 _NEAR_BYTES = 32.0
-_FAR_BYTES = 10.0
+_FAR_BYTES = 6.0
 # Share of a direct convolution's multiply-adds in its cycles.
 _DIRECT_SHARE = 0.9
 # Of two things that go on at once, the share of the shorter one that is not hidden.
@@ -87,6 +87,13 @@ _FEW_BLOCKS = 4
 _MOST_VECTORS = 6
 _MOST_COLUMNS = 16
 _BLOCKS_TRIED = 8
+# Scratch of a block, in sizes of the L2 cache.
+_MOST_SCRATCH = 2
+# Share of a cache that what is meant to stay there may take.
+_USABLE = 0.8
+# Cycles beside the multiply-adds: of a step of the reduction, of a register tile.
+_LOOP_CYCLES = 0.5
+_TILE_CYCLES = 20
 
 
 def lanes_of_machine(machine: Machine) -> int:
@@ -141,12 +148,9 @@ def _tiles(spec: ConvSpec, choice: Winograd) -> int:
     return _size(static(spec.batch), 1) * math.prod(whole)
 
 
-def _streamed(compute: float, weight_bytes: float, machine: Machine) -> float:
-    """Cycles of computing while weights stream in, from beyond the L2 cache if they exceed it."""
-    if weight_bytes <= machine.l2_bytes / 2:
-        return compute
-    memory = weight_bytes / _FAR_BYTES
-    return max(compute, memory) + _UNHIDDEN * min(compute, memory)
+def _together(first: float, second: float) -> float:
+    """Cycles of two things that go on at once."""
+    return max(first, second) + _UNHIDDEN * min(first, second)
 
 
 def direct_cycles(spec: ConvSpec, machine: Machine) -> float:
@@ -160,7 +164,7 @@ def direct_cycles(spec: ConvSpec, machine: Machine) -> float:
         )
     blocks = ceil_div(spec.out_channels, lanes)
     compute = positions * spec.in_channels * blocks / 2 / _DIRECT_SHARE
-    return _streamed(compute, 4.0 * spec.taps * spec.in_channels * blocks * lanes, machine)
+    return _together(compute, 4.0 * spec.taps * spec.in_channels * blocks * lanes / _FAR_BYTES)
 
 
 def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float:
@@ -171,8 +175,7 @@ def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float
     products = _product_cycles(problem, make_plan(spec, choice, machine))
     ins, outs = ceil_div(spec.in_channels, lanes), ceil_div(spec.out_channels, lanes)
     transform = tiles * (ins * data_cycles(choice) + outs * output_cycles(choice))
-    weight_bytes = 4.0 * choice.products * spec.in_channels * outs * lanes
-    return _streamed(transform + products, weight_bytes, machine)
+    return transform + products
 
 
 def _stage_cycles(steps: Program, repeats: int) -> float:
@@ -251,8 +254,8 @@ def _problem(spec: ConvSpec, choice: Winograd, machine: Machine) -> _Problem:
 def _plan(problem: _Problem, registers: int, known: bool) -> Plan:
     budget = registers - (registers > 16)
     tiles = problem.tiles
-    tile_bytes = 4 * problem.products * ceil_div(problem.ins, problem.lanes) * problem.lanes
-    most = max(1, min(problem.l2_bytes // 2 // tile_bytes, tiles))
+    tile_bytes = 4 * problem.products * (problem.ins + problem.outs * problem.lanes)
+    most = max(1, min(_MOST_SCRATCH * problem.l2_bytes // tile_bytes, tiles))
     plans = []
     for vectors in range(1, min(problem.outs, _MOST_VECTORS) + 1):
         for columns in range(1, min(_MOST_COLUMNS, tiles, (budget - 1) // vectors - 1) + 1):
@@ -270,17 +273,32 @@ def _balanced_cycles(problem: _Problem, plan: Plan) -> float:
 
 
 def _product_cycles(problem: _Problem, plan: Plan) -> float:
-    """Modelled cycles of all products of transformed data and weights."""
-    blocks, rest = divmod(problem.tiles, plan.block)
-    panels = problem.products * ceil_div(problem.outs, plan.vectors)
-    step = tile_cycles(plan.columns, plan.vectors)
-    line = 4.0 * plan.vectors * problem.lanes
-    panel_bytes = line * problem.ins
-    # The first register tile of a block draws a panel of weights in, the others have it near.
-    near = panels * panel_bytes <= problem.l2_bytes / 2
-    first = max(step, line / (_NEAR_BYTES if near else _FAR_BYTES))
-    other = step if panel_bytes <= problem.l1_bytes * 0.7 else max(step, line / _NEAR_BYTES)
-    count = blocks * plan.groups + ceil_div(rest, plan.columns)
-    begun = blocks + (rest > 0)
-    fixed = 10 + plan.columns * plan.vectors  # to clear and to store accumulators
-    return panels * (problem.ins * (begun * first + (count - begun) * other) + count * fixed)
+    """Modelled cycles of all products of transformed data and weights, and of moving both.
+
+    Within a panel of weights, the panel and a plane of data are used again and again if the L1 cache
+    holds them; a block's data, sums and the weights come from the L2 cache if it holds them.
+    """
+    vector_bytes = 4.0 * problem.lanes
+    blocks = ceil_div(problem.tiles, plan.block)
+    panels = ceil_div(problem.outs, plan.vectors)
+    columns = ceil_div(problem.tiles, plan.columns)  # register tiles of a panel, over all blocks
+    step = _LOOP_CYCLES + tile_cycles(plan.columns, plan.vectors)
+    fixed = _TILE_CYCLES + plan.columns * plan.vectors  # to clear and to store accumulators
+    compute = problem.products * panels * columns * (problem.ins * step + fixed)
+
+    panel = problem.ins * plan.vectors * vector_bytes
+    plane = 4.0 * problem.ins * plan.block
+    sums = panels * plan.vectors * plan.block * vector_bytes
+    near = 0.0  # bytes that the L1 cache does not keep
+    if panel + 4.0 * problem.ins * plan.columns > _USABLE * problem.l1_bytes:
+        near += panel * panels * (columns - blocks)
+    if panel + plane > _USABLE * problem.l1_bytes:
+        near += plane * blocks * (panels - 1)
+    scratch = problem.products * (plane + sums)
+    weights = problem.products * panels * panel
+    speed = _NEAR_BYTES if scratch <= _USABLE * problem.l2_bytes else _FAR_BYTES
+    weight_speed = _NEAR_BYTES if scratch + weights <= _USABLE * problem.l2_bytes else _FAR_BYTES
+    near_cycles = problem.products * near / _NEAR_BYTES + 2 * scratch * blocks / speed
+    # In a network, other layers have put the weights out of the caches.
+    far_cycles = weights / _FAR_BYTES + weights * (blocks - 1) / weight_speed
+    return _together(_together(compute, near_cycles), far_cycles)
