@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test sweep scale lint docs golden wheel-test clean
+.PHONY: help install demo test bench sweep scale lint docs golden wheel-test clean
 
 help:  ## what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -24,6 +24,9 @@ demo: $(READY)  ## compile a real OCR network, read a line of text with it, comp
 
 test: $(READY)  ## the test suite (at most 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 2 --dist worksteal tests
+
+bench: $(READY)  ## time eleven models beside ONNX Runtime and OpenVINO; writes bench.html
+	$(BIN)/python -m golden_models.bench --threads 1,2 --html bench.html
 
 sweep: $(READY)  ## the complete, long sweeps
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m sweep tests

@@ -18,7 +18,7 @@ _COMMANDS = {
     "opt": "Optimize a model by passes; write ONNX or text.",
     "compile": "Compile a model ahead of time into an artifact.",
     "run": "Run an artifact.",
-    "bench": "Time an artifact beside ONNX Runtime.",
+    "bench": "Time models beside ONNX Runtime and other engines.",
     "passes": "List passes and pipelines, and their options.",
 }
 

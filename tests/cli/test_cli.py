@@ -119,15 +119,6 @@ def test_run_on_random_inputs(folder: Path) -> None:
     assert json.loads(done.stdout)["outputs"][0]["type"] == "float32[6x3]"
 
 
-def test_bench_compares_two_engines(folder: Path) -> None:
-    done = graphopt("bench", folder / "net.onnx", "--dim", "n=3", "--rounds", "2", "--json")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(done.stdout)
-    assert [engine["engine"] for engine in document["engines"]] == ["graphopt", "onnxruntime"]
-    assert document["max_error"] < 1e-5
-    assert document["ratio"] > 0
-
-
 def test_passes_are_listed_with_their_options() -> None:
     document = json.loads(graphopt("passes", "--json").stdout)
     names = {entry["name"] for entry in document["passes"]}
@@ -299,6 +290,7 @@ def test_options_that_contradict_each_other(folder: Path) -> None:
     assert_refused(graphopt("inspect", folder / "net.gopt", "--dim", "n=1"), "--dim")
     done = graphopt("bench", model, "--artifact", folder / "net.gopt", "-p", "O1")
     assert_refused(done, "--pipeline", "--artifact")
+    assert_refused(graphopt("bench", model, model, "--artifact", folder / "net.gopt"), "one MODEL")
     assert_refused(graphopt("run", folder / "net.gopt", "--random", "-1"), "-1")
     assert_refused(graphopt("bench", model, "--rounds", "0"), "--rounds", "x>=1")
 
@@ -311,7 +303,6 @@ def test_models_and_artifacts_in_each_others_place(folder: Path, tmp_path: Path)
         assert_refused(graphopt(*args), "net.onnx", "compile it first: graphopt compile")
     for args in (
         ("opt", artifact, "-o", tmp_path / "o.onnx"), ("compile", artifact, "-o", tmp_path / "o.gopt"),
-        ("bench", artifact),
     ):  # fmt: skip
         assert_refused(graphopt(*args), "net.gopt is an artifact, not a model")
     assert_refused(graphopt("inspect", tmp_path), "not an artifact")
@@ -476,7 +467,7 @@ def test_counts_agree_with_their_nouns(folder: Path, tmp_path: Path) -> None:
 
 def test_help_shows_defaults_and_ranges() -> None:
     text = " ".join(graphopt("bench", "--help").stdout.split())
-    assert "[default: 1; x>=1]" in text and "[default: 7; x>=1]" in text and "[default: O2]" in text
+    assert "[default: 1]" in text and "[default: 7; x>=1]" in text and "[default: O2]" in text
     assert "[default: structure]" in graphopt("opt", "--help").stdout
     assert "int, at least 1" in graphopt("passes", "fuse-regions").stdout
     document = json.loads(graphopt("passes", "prune-magnitude", "--json").stdout)
