@@ -19,6 +19,7 @@ from graphopt_passes import (
     prune_magnitude,
     quantize_static,
     shapes,
+    weight_scales,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "prune_magnitude",
     "quantize_static",
     "shapes",
+    "weight_scales",
 ]

@@ -34,6 +34,7 @@ from graphopt_passes.region_rules import (
     is_cheap,
     is_elementwise,
     is_heavy,
+    is_narrow_weight,
     is_view,
     reads_data,
     rereads,
@@ -173,6 +174,8 @@ class _Plan:
     def _may_read(self, use: Use, value: Value, into: _Group) -> bool:
         user = use.user
         assert isinstance(user, Node)
+        if is_narrow_weight(use, value):
+            return True
         if user is into.heavy or not reads_data(use):
             return False
         if value.producer in self.constant:

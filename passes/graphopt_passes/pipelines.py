@@ -20,7 +20,7 @@ register_pipeline("O0", "eliminate-dead-code", "Only what nothing depends on is 
 register_pipeline("O1", CLEANUP, "Clean up: folding, shapes, identities, common subexpressions; exact.")
 register_pipeline(
     "O2",
-    f"O1,{FUSIONS},eliminate-dead-code,fuse-attention,fuse-regions,assign-layouts",
+    f"O1,scale-after-product,{FUSIONS},eliminate-dead-code,fuse-attention,fuse-regions,assign-layouts",
     "O1, then fusion into regions, and layouts for a target.",
 )
 register_pipeline(

@@ -98,6 +98,20 @@ def rereads(use: Use, value: Value) -> bool:
     return user.op in _REREADING
 
 
+def is_narrow_weight(use: Use, value: Value) -> bool:
+    """Whether ``value`` is the second matrix of a product, widened from a constant one of 8-bit integers."""
+    node, user = value.producer, use.user
+    if not isinstance(user, Node) or user.op_type != "MatMul" or use.index != 1:
+        return False
+    source = node.inputs[0] if node is not None and node.op_type == "Cast" else None
+    return (
+        source is not None
+        and source.is_constant
+        and source.tensor.dtype is DType.I8
+        and source.tensor.rank == 2
+    )
+
+
 def same_shape(a: Value, b: Value) -> bool:
     return a.tensor.shape is not None and a.tensor.shape == b.tensor.shape
 

@@ -31,6 +31,12 @@ from graphopt.backend.kernels.int8 import (
     pack_gemm_int8_weights,
     packed_gemm_int8_shape,
 )
+from graphopt.backend.kernels.narrow import (
+    emit_narrow,
+    is_narrow,
+    pack_narrow_weights,
+    packed_narrow_shape,
+)
 from graphopt.backend.readers import Placed
 from graphopt.backend.readers.elementwise import attribute
 from graphopt.backend.readers.movement import operand
@@ -98,7 +104,10 @@ def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
         fold_matmul(work, node, sinks[0], shape, float_factors(work, node))
         return
     b = operand(node, 1)
-    if b in work.context.region.constants and product(shape_of(b)[:-2]) == 1 and len(shape_of(b)) > 1:
+    narrow = _narrow_source(work, b)
+    if narrow is not None:
+        _narrow(work, node, sinks[0], shape, narrow)
+    elif b in work.context.region.constants and product(shape_of(b)[:-2]) == 1 and len(shape_of(b)) > 1:
         _packed(work, node, sinks[0], shape, lambda data: data)
     else:
         _unpacked(work, node, sinks[0], shape)
@@ -227,9 +236,39 @@ def _tall(
     return GemmSpec(static(rows), n, k, dtype=dtype), read, out_at
 
 
-def _packed(work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]) -> None:
+def _narrow_source(work: Work, b: Value) -> Value | None:
+    """The constant matrix of 8-bit integers that ``b`` is widened from in this region."""
+    if b.producer not in work.context.region.nodes or b.producer.op_type != "Cast":
+        return None
+    source = operand(b.producer, 0)
+    constant = source in work.context.region.constants
+    return source if constant and dtype_of(source) == "int8" and len(shape_of(source)) == 2 else None
+
+
+def _narrow(work: Work, node: Node, sink: Sink, shape: Matrices, source: Value) -> None:
+    """A constant matrix of 8-bit integers times floats, by integers where the target has the instruction."""
+    target = work.target
+    spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
+    if not is_narrow(spec, target):
+        _packed(work, node, sink, shape, lambda data: data, source)
+        return
+    packed_shape = packed_narrow_shape(spec, target)
+    form = ("narrow", packed_shape)
+    packed = Packed(packed_shape, "int32", lambda data: pack_narrow_weights(spec, target, data), form)
+    weights = work.arguments.pack(source, packed)
+    emit_narrow(spec, target, read, weights, lambda value, at: sink(value, out_at(*at)))
+
+
+def _packed(
+    work: Work,
+    node: Node,
+    sink: Sink,
+    shape: Matrices,
+    orient: Callable[[Array], Array],
+    weights_of: Value | None = None,
+) -> None:
     """One constant matrix: all rows of all batches go through it as one tall matrix."""
-    b, target = operand(node, 1), work.target
+    b, target = weights_of or operand(node, 1), work.target
     spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
 
     def pack(data: Array) -> Array:
