@@ -143,12 +143,18 @@ def optimize(
 
 
 def compile(
-    graph: Graph, target: str | Target = "native", *, source: str | os.PathLike[str] | None = None
+    graph: Graph,
+    target: str | Target = "native",
+    *,
+    source: str | os.PathLike[str] | None = None,
+    winograd_error: float | None = None,
 ) -> Artifact:
     """Compiles a graph for ``target``: ``"native"``, ``"x86-64-v3"``, ``"aarch64"``, ``"cuda:sm_80"``, ...
 
     Args:
         source: the file that the model was read from; the artifact's manifest gets its SHA-256.
+        winograd_error: what fast convolution (Winograd) may add to a convolution's error, relative to its
+            largest output; by default 2e-5, 0 turns it off.
 
     Raises:
         ArgumentError: an argument is of the wrong type.
@@ -157,13 +163,22 @@ def compile(
         TargetError: unknown target.
         LinkError: no C toolchain.
     """
-    from graphopt.backend.compile import compile_graph
+    from graphopt.backend.compile import WINOGRAD_ERROR, compile_graph
 
     require_graph(graph)
     resolved = _target(target)
     if resolved is None:
         raise ArgumentError("target must be a text such as 'native' or a Target, not None")
-    return compile_graph(graph, resolved, source_sha256="" if source is None else file_sha256(Path(source)))
+    if winograd_error is not None and (
+        not isinstance(winograd_error, int | float) or not winograd_error >= 0
+    ):
+        raise ArgumentError(f"winograd_error must be a number from 0 up, not {winograd_error!r}")
+    return compile_graph(
+        graph,
+        resolved,
+        source_sha256="" if source is None else file_sha256(Path(source)),
+        winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error,
+    )
 
 
 def file_sha256(path: Path) -> str:

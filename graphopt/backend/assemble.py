@@ -53,8 +53,9 @@ class Call:
 class KernelCache:
     """Lowers each distinct region once."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, winograd_error: float) -> None:
         self.target = target
+        self.winograd_error = winograd_error
         self.functions: dict[str, Any] = {}
         self._known: dict[Hashable, list[tuple[Lowered, str]]] = {}
         self._names: dict[str, int] = {}
@@ -68,8 +69,8 @@ class KernelCache:
                 for (kind, row, index), found in lowered.consulted.items()
             ):
                 return lowered, name
-        name = self._fresh(region.name)
-        lowered = lower_region(region, self.target, name, outputs)
+        lowered = lower_region(region, self.target, outputs, self.winograd_error)
+        name = self._fresh(lowered.name)
         self._known.setdefault(key, []).append((lowered, name))
         self.functions[name] = lowered.function
         return lowered, name
@@ -87,14 +88,17 @@ def _consult(region: KernelRegion, kind: str, place: tuple[int, int]) -> Hashabl
     return region.constants[value].digest
 
 
-def assemble(graph: Graph, target: Target) -> Assembled:
+def assemble(graph: Graph, target: Target, winograd_error: float = 0.0) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
+
+    Args:
+        winograd_error: bound of what Winograd's transforms may add to a convolution's relative error.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
     sizes = size_rules(graph)
-    cache = KernelCache(target)
+    cache = KernelCache(target, winograd_error)
     constants = Constants(graph)
     calls = _plan(graph, cache, constants)
     module = _Module(graph, cache, calls, constants)

@@ -12,12 +12,16 @@ from graphopt.ir.printer import print_graph
 from graphopt.runtime.manifest import TensorSpec
 from graphopt.targets import Target
 
+WINOGRAD_ERROR = 2e-5
+"""What Winograd's transforms may add to a convolution's relative error by default: F(4x4, 3x3) adds 1e-5."""
+
 
 def compile_graph(
     graph: Graph,
     target: Target,
     *,
     source_sha256: str = "",
+    winograd_error: float = WINOGRAD_ERROR,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Machine code for a graph.
@@ -25,6 +29,8 @@ def compile_graph(
     Args:
         graph: regions made by ``fuse-regions`` become one kernel each, every other node one of its own.
         source_sha256: digest of the source model's file, for the manifest.
+        winograd_error: bound of what Winograd's transforms may add to a convolution's error, relative to its
+            largest output; 0 for direct convolution only.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -35,7 +41,7 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target)
+    assembled = assemble(graph, target, winograd_error)
     return build(
         assembled.module,
         target,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -11,7 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Arguments, Packed
-from graphopt.backend.emitters import emit_region
+from graphopt.backend.emitters import Work, emit_region
 from graphopt.backend.kernels import math
 from graphopt.backend.layout import stored_shape
 from graphopt.backend.readers import Context, variables_of
@@ -41,6 +41,7 @@ class Lowered:
         symbols: names of the dimensions that are passed as numbers.
         outputs: positions in the region's outputs.
         consulted: what the code depends on beside the region's key.
+        name: a C identifier that says what it computes, and by what method where that is not the plain one.
     """
 
     function: tirx.PrimFunc
@@ -49,10 +50,16 @@ class Lowered:
     symbols: tuple[str, ...]
     outputs: tuple[int, ...]
     consulted: Mapping[tuple[str, int, int], Hashable]
+    name: str
 
 
-def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple[int, ...]) -> Lowered:
+def lower_region(
+    region: KernelRegion, target: Target, outputs: tuple[int, ...], winograd_error: float
+) -> Lowered:
     """The kernel that computes these outputs of a region.
+
+    Args:
+        winograd_error: bound of what Winograd's transforms may add to the relative error of a convolution.
 
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.
@@ -62,7 +69,7 @@ def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple
     context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
     if target.kind == "cuda":
         function, inputs, passed = stage_region(region, target, context, symbols, outputs)
-        return Lowered(function, inputs, {}, passed, outputs, _consulted(region, context))
+        return Lowered(function, inputs, {}, passed, outputs, _consulted(region, context), region.name)
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})
     values = [region.outputs[position] for position in outputs]
     results = [
@@ -71,9 +78,11 @@ def lower_region(region: KernelRegion, target: Target, name: str, outputs: tuple
     ]
     flat_results = [arguments.view(buffer, value) for buffer, value in zip(results, values, strict=True)]
     with IRBuilder() as builder, T.prim_func(s_tir=True):
-        T.func_name(name)
-        emit_region(context, arguments, target, dict(zip(values, flat_results, strict=True)))
-    return _finish(region, context, arguments, results, builder.get().body, outputs)
+        T.func_name(region.name)
+        work = Work(context, arguments, target, winograd_error=winograd_error)
+        emit_region(work, dict(zip(values, flat_results, strict=True)))
+    lowered = _finish(region, context, arguments, results, builder.get().body, outputs)
+    return replace(lowered, name="_".join([region.name, *work.methods]))
 
 
 def _finish(
@@ -108,6 +117,7 @@ def _finish(
         tuple(passed),
         outputs,
         _consulted(region, context),
+        region.name,
     )
 
 

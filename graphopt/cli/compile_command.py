@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     "-t", "--target", default="native",
     help="native, x86-64-v3, x86-64-v4, an LLVM CPU name, aarch64[:cpu], or cuda:sm_80 and the like.",
 )  # fmt: skip
+@click.option(
+    "--winograd-error", type=click.FloatRange(min=0), default=2e-5, show_default=True, metavar="BOUND",
+    help="What fast convolution (Winograd) may add to a convolution's error, relative to its largest output; 0: off.",
+)  # fmt: skip
 @pipeline_options
 @json_option
 def command(
@@ -38,6 +42,7 @@ def command(
     dims: Mapping[str, int],
     input_shapes: Mapping[str, tuple[int | str, ...]],
     target: str,
+    winograd_error: float,
     pipeline: str,
     verify: Verify,
     data: Path | None,
@@ -57,7 +62,9 @@ def command(
     with progress("optimizing") as step:
         parsed.run(graph, context=context, verify=verify, progress=step)
     with progress("compiling") as step:
-        artifact = compile_graph(graph, resolved, source_sha256=file_sha256(model), progress=step)
+        artifact = compile_graph(
+            graph, resolved, source_sha256=file_sha256(model), winograd_error=winograd_error, progress=step
+        )
     artifact.save(output)
     seconds = time.perf_counter() - started
     kernels = sum(len(variant.kernels) for variant in artifact.variants)

@@ -147,3 +147,16 @@ def test_lanes_past_the_last_channel_stay_out_of_results() -> None:
     """1 / 0 in unused lanes must not reach any result through the sums that follow."""
     middle = [N("Reciprocal", ["a"], ["r"]), N("Mul", ["r", "a"], ["b"])]
     _check(_between(middle, 20, 20), {"x": numbers(0, 1, 16, 9, 9)}, _weights(20, 20), tolerance=2e-5)
+
+
+def test_fast_convolution_is_bounded_by_its_error() -> None:
+    nodes = [N("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
+    inputs = {"x": numbers(0, 1, 64, 56, 56)}
+    graph = go.optimize(program(nodes, inputs, {"w": numbers(1, 64, 64, 3, 3)}), "O2", target=NATIVE)
+    fast, direct = go.compile(graph), go.compile(graph, winograd_error=0)
+    assert any("winograd" in kernel for kernel in fast.variants[0].kernels)
+    assert not any("winograd" in kernel for kernel in direct.variants[0].kernels)
+    (expected,) = expected_of(graph, inputs)
+    for artifact, bound in [(fast, 2e-5), (direct, 2e-6)]:
+        with artifact.load(threads=1) as executable:
+            assert_close(np.asarray(executable(inputs)[0]), expected, bound)

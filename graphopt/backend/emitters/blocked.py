@@ -61,9 +61,12 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
     spec = conv_spec(work, node, weights, ("float32",))
     if spec is None or weights not in work.context.region.constants or x not in work.context.region.inputs:
         return False
-    plan = plan_conv(spec, work.target, plain_input=x.tensor.channel_block == 1, max_error=None)
+    plan = plan_conv(
+        spec, work.target, plain_input=x.tensor.channel_block == 1, max_error=work.winograd_error
+    )
     if plan is None:
         return False
+    work.methods.extend(plan.methods)
     shape = plan.weight_shape
     packed = Packed(shape, "float32", plan.pack, ("blocked conv", plan.form, spec.groups, spec.kernel, shape))
     plan.emit(work.arguments.flat(x), work.arguments.pack(weights, packed), with_bias(work, node, sinks[0]))

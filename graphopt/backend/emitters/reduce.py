@@ -224,10 +224,8 @@ def _arg_extremum(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     last = bool(node.attrs.get("select_last_index", 0))
 
     def better(x: Expr, best: Expr) -> Expr:
-        if node.op == "ArgMax":
-            wins = x >= best if last else x > best
-        else:
-            wins = x <= best if last else x < best
+        left, right = (x, best) if node.op == "ArgMax" else (best, x)
+        wins = left >= right if last else left > right
         if not is_float(x):
             return wins
         # What is not a number counts as the extremum, and the first (or last) of it is found.

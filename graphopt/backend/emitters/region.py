@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphopt.backend.arguments import Arguments
 from graphopt.backend.emitters.attention import attention_in, emit_attention
 from graphopt.backend.emitters.blocked import emit_blocked
 from graphopt.backend.emitters.registry import EMITTERS, Sink, Work
@@ -13,16 +12,15 @@ from graphopt.backend.readers import Context
 from graphopt.backend.region import shape_of
 from graphopt.ir.graph import Node, Value
 from graphopt.ops import Kind, info
-from graphopt.targets import Target
 
 
-def emit_region(context: Context, arguments: Arguments, target: Target, results: dict[Value, Any]) -> None:
+def emit_region(work: Work, results: dict[Value, Any]) -> None:
     """Emits loops that fill the flat buffers ``results``.
 
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.
     """
-    work = Work(context, arguments, target)
+    context = work.context
     attention = attention_in(context.region)
     if attention is not None:
         (buffer,) = results.values()
@@ -51,7 +49,7 @@ def emit_region(context: Context, arguments: Arguments, target: Target, results:
         if block == 1 or not emit_blocked(work, node, sinks, block):
             EMITTERS[node.op](work, node, sinks)
     for value, buffer in pending.items():
-        emit_value(context, target, value, buffer)
+        emit_value(context, work.target, value, buffer)
 
 
 def is_emitted(node: Node) -> bool:

@@ -6,7 +6,7 @@ An emitter writes loops into the open kernel and hands each finished element to 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tvm import tirx
@@ -44,6 +44,10 @@ class Work:
     target: Target
     stages: Stages | None = None
     """Where tensor expressions are made instead of loops."""
+    winograd_error: float = 0.0
+    """Bound of what Winograd's transforms may add to a convolution's relative error."""
+    methods: list[str] = field(default_factory=list)
+    """Names of the special methods that were chosen, for the kernel's name."""
 
     def touch(
         self, sinks: Mapping[int, Sink], node: Node, index_of: Callable[[Indices], Sequence[Expr]]

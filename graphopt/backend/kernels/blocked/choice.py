@@ -23,6 +23,7 @@ class ConvPlan:
 
     Attributes:
         form: equal for equal ways of packing.
+        methods: what to say of it in the kernel's name.
         pack: weights ``[out, in / groups, *kernel]`` in the order in which ``emit`` reads them.
         emit: emit(x, w, store), see :func:`graphopt.backend.kernels.blocked.emit_blocked_conv`.
     """
@@ -31,15 +32,14 @@ class ConvPlan:
     weight_shape: tuple[int, ...]
     pack: Callable[[Array], Array]
     emit: Callable[[Buffer, Buffer, Store], None]
+    methods: tuple[str, ...] = ()
 
 
-def plan_conv(
-    spec: ConvSpec, machine: Machine, *, plain_input: bool, max_error: float | None
-) -> ConvPlan | None:
+def plan_conv(spec: ConvSpec, machine: Machine, *, plain_input: bool, max_error: float) -> ConvPlan | None:
     """The kernel for a convolution whose result, and input unless ``plain_input``, lie in blocks.
 
     Args:
-        max_error: bound of the relative error that Winograd's transforms may add; None: any.
+        max_error: bound of the relative error that Winograd's transforms may add.
 
     Returns:
         None where no kernel applies.
@@ -51,6 +51,7 @@ def plan_conv(
             winograd.winograd_shape(spec, choice, machine),
             lambda w: winograd.pack_winograd(spec, choice, machine, w),
             lambda x, w, store: winograd.emit_winograd(spec, choice, machine, x, w, store),
+            ("winograd" + "x".join(map(str, choice.tile)),),
         )
     if not blocked.applies(spec, machine, plain_input=plain_input):
         return None
