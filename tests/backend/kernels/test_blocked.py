@@ -11,6 +11,7 @@ import tvm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_reference import conv_reference
+from test_spills import innermost_loops
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
@@ -217,3 +218,29 @@ def test_what_applies() -> None:
     assert applies(ConvSpec(1, 16, 48, (8, 8), (3, 3), 2))
     assert applies(ConvSpec(1, 12, 12, (8, 8), (3, 3), 12))
     assert not applies(ConvSpec(1, 12, 24, (8, 8), (3, 3), 12))
+
+
+CODE = {
+    "3x3": (ConvSpec(1, 64, 64, (56, 56), (3, 3), 1, ONES, ONES, ONES), False),
+    "pointwise": (ConvSpec(1, 64, 256, (56, 56), (1, 1)), False),
+    "first layer": (ConvSpec(1, 3, 64, (224, 224), (7, 7), 1, (2, 2), (3, 3), (3, 3)), True),
+    "depthwise": (ConvSpec(1, 64, 64, (56, 56), (3, 3), 64, ONES, ONES, ONES), False),
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_accumulators_stay_in_registers(name: str) -> None:
+    spec, plain_input = CODE[name]
+    executable = tvm.compile(
+        tvm.IRModule({"main": blocked_prim_func(spec, MACHINES["x86-64-v4"], plain_input)}),
+        target=tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["-prefer-256-bit"]}),
+        tir_pipeline=tir_pipeline.register(),
+    )
+    assembly = executable.mod.inspect_source("asm")
+    loops = innermost_loops(assembly)
+    products = [sum("vfmadd" in line for line in loop) for loop in loops]
+    assert max(products, default=0) >= 14
+    assert not [line for loop in loops for line in loop if "%rsp" in line and "zmm" in line]
+    # Scratch from the pool is for sums between parts of a long reduction, not for a tile.
+    if spec.group_in * spec.taps < 192:
+        assert "AllocWorkspace" not in assembly

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphopt.backend.kernels.machine import MachineSpec, choose_tile
+from graphopt.backend.kernels.machine import MachineSpec, choose_blocked_tile, choose_tile
 from graphopt.targets import Target
 
 MACHINES = [MachineSpec(512, 32), MachineSpec(256, 16), MachineSpec(128, 32), MachineSpec(128, 16)]
@@ -22,6 +22,24 @@ def test_a_tile_fits_the_registers_and_the_problem(
     assert 1 <= tile.vectors <= (vectors or 5000)
     # Accumulators, one row of vectors, one broadcast.
     assert tile.rows * tile.vectors + tile.vectors + 1 <= machine.vector_registers
+
+
+@given(st.sampled_from(MACHINES), SIZES, st.integers(1, 300))
+def test_a_blocked_tile_fits_the_registers_and_the_problem(
+    machine: MachineSpec, columns: int | None, blocks: int
+) -> None:
+    tile = choose_blocked_tile(machine, columns, blocks)
+    assert 1 <= tile.rows <= (columns or 5000)
+    assert 1 <= tile.vectors <= blocks
+    # Accumulators, a vector of weights, one broadcast.
+    assert tile.rows * tile.vectors + 2 <= machine.vector_registers
+
+
+def test_a_blocked_tile_has_enough_accumulators() -> None:
+    for machine in MACHINES:
+        for columns in (1, 3, 7, 13, 14, 28, 55, 56, 112, None):
+            tile = choose_blocked_tile(machine, columns, 16)
+            assert tile.rows * tile.vectors >= 8, columns
 
 
 @pytest.mark.parametrize("machine", MACHINES)

@@ -7,7 +7,6 @@ once; at the borders of the columns, tiles leave taps out (see columns.py).
 
 from __future__ import annotations
 
-import itertools
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -24,6 +23,7 @@ from graphopt.backend.kernels.blocked.layout import (
     block_lanes,
     blocked_layout,
     channel_index,
+    unrolled,
 )
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import (
@@ -154,29 +154,23 @@ def _emit_tile(kernel: _Kernel, row: _Row, segment: Segment, tile: Expr) -> None
     columns.clear()
     outer = spec.axes[:-1]
     if row.taps is None:
-        for taps in itertools.product(*(range(axis.kernel) for axis in outer)):
+        with ExitStack() as stack:
+            taps = tuple(stack.enter_context(unrolled(axis.kernel)) for axis in outer)
             _emit_taps(kernel, row, segment, start, columns, taps)
     else:
         with ExitStack() as stack:
             taps = tuple(low + stack.enter_context(serial(count)) for low, count in row.taps)
             _emit_taps(kernel, row, segment, start, columns, taps)
-    for j in range(segment.width):
-        _emit_store(kernel, row, segment, columns, (j, bind(start + j)))
+    with unrolled(segment.width) as j, ExitStack() as stack:
+        out = start + j
+        if segment.taps is None:
+            stack.enter_context(T.If(out < spec.out_spatial[-1]))
+            stack.enter_context(T.Then())
 
+        def store(value: Expr, lane: Expr) -> None:
+            channel = channel_index(row.block, lanes, lane)
+            kernel.store(value, (row.image, channel, *row.at, out))
 
-def _emit_store(
-    kernel: _Kernel, row: _Row, segment: Segment, columns: Accumulators, at: tuple[int, Expr]
-) -> None:
-    j, out = at
-
-    def store(value: Expr, lane: Expr) -> None:
-        channel = channel_index(row.block, kernel.lanes, lane)
-        kernel.store(value, (row.image, channel, *row.at, out))
-
-    if segment.taps is not None:
-        columns.for_each_lane(j, 0, store)
-        return
-    with T.If(out < kernel.spec.out_spatial[-1]), T.Then():
         columns.for_each_lane(j, 0, store)
 
 
@@ -203,11 +197,12 @@ def _emit_taps(
         return
     x_tile = bind(x_row + start * (axis.stride * lanes))
     for run in segment.taps:
-        for k in range(run.first, run.first + run.count):
+        first = run.columns[0]
+        with unrolled(run.count) as i, unrolled(len(run.columns)) as column:
+            k, j = run.first + i, first + column
             weights = lanes_of(kernel.w, w_row + k * lanes, lanes)
-            for j in run.columns:
-                data = lanes_of(kernel.x, x_tile + source(axis, j, k) * lanes, lanes)
-                columns.add(j, 0, data * weights)
+            data = lanes_of(kernel.x, x_tile + source(axis, j, k) * lanes, lanes)
+            columns.add(j, 0, data * weights)
 
 
 def _emit_checked_tap(

@@ -342,21 +342,19 @@ def _emit_stores(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulators
     spec, lanes = kernel.spec, kernel.lanes
     first = bind(item.group * block_count(spec.group_out, lanes) + item.block * kernel.tile.vectors)
 
-    def emit(j: int, out: Expr) -> None:
-        for v in range(item.vectors):
+    with unrolled(place.segment.width) as j:
+        out = place.tile * kernel.tile.rows + j
+        with ExitStack() as stack:
+            if place.segment.taps is None:
+                stack.enter_context(T.If(out < spec.out_spatial[-1]))
+                stack.enter_context(T.Then())
+            for v in range(item.vectors):
 
-            def store(value: Expr, lane: Expr, v: int = v) -> None:
-                kernel.store(value, (item.image, channel_index(first + v, lanes, lane), *place.row, out))
+                def store(value: Expr, lane: Expr, v: int = v, out: Expr = out) -> None:
+                    channel = channel_index(first + v, lanes, lane)
+                    kernel.store(value, (item.image, channel, *place.row, out))
 
-            tile.for_each_lane(j, v, store)
-
-    for j in range(place.segment.width):
-        out = bind(place.tile * kernel.tile.rows + j)
-        if place.segment.taps is not None:
-            emit(j, out)
-            continue
-        with T.If(out < spec.out_spatial[-1]), T.Then():
-            emit(j, out)
+                tile.for_each_lane(j, v, store)
 
 
 def _emit_reduction(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulators) -> None:

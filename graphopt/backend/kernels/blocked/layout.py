@@ -112,7 +112,7 @@ class Accumulators:
     def _place(self, column: Expr, v: int) -> Expr:
         return column * (len(self._buffers) * self._lanes) + v * self._lanes
 
-    def for_each_lane(self, column: int, v: int, body: Callable[[Expr, Expr], None]) -> None:
+    def for_each_lane(self, column: Expr, v: int, body: Callable[[Expr, Expr], None]) -> None:
         """body(value, lane) over the lanes of one vector, as one vector operation."""
         with vectorized(self._lanes) as lane:
-            body(self._buffers[v][i64(column * self._lanes) + lane], lane)
+            body(self._buffers[v][column * self._lanes + lane], lane)
