@@ -269,7 +269,7 @@ class _Module:
         outer = values
         types = [self._type(value) for value in outer]
         result = builder.emit(relax.call_tir(variables[call.name], relax.Tuple(passed), types))
-        self.kernels.setdefault(call.name, []).append(region.label)
+        self.kernels.setdefault(variables[call.name].name_hint, []).append(region.label)
         return self._record(builder, region, lowered, result)
 
     def _record(self, builder: Any, region: KernelRegion, lowered: Lowered, result: Any) -> Any:
