@@ -22,7 +22,8 @@ ALLOWED: dict[str, set[str]] = {
     "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets"},
     "runtime": {"errors", "ir", "targets"},
     "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
-    "bench": {"errors", "ir", "runtime"},
+    "bench": {"errors", "ir", "runtime", "targets"},
+    "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
     "passes": {"errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets"},
 }
 

@@ -19,6 +19,7 @@ _COMMANDS = {
     "compile": "Compile a model ahead of time into an artifact.",
     "run": "Run an artifact.",
     "bench": "Time models beside ONNX Runtime and other engines.",
+    "profile": "Say where the time of an artifact goes.",
     "passes": "List passes and pipelines, and their options.",
 }
 
