@@ -104,7 +104,8 @@ def emit_depthwise(spec: ConvSpec, machine: Machine, x: Buffer, w: Buffer, store
     out = spec.out_spatial[-1]
     width = choose_depthwise_columns(machine, out if isinstance(out, int) else None)
     layout = blocked_layout(spec, lanes)
-    kernel = _Kernel(spec, layout, lanes, width, cut(spec.axes[-1], width), x, flat_view(w), store)
+    segments = cut(spec.axes[-1], spec.pads_end[-1], width)
+    kernel = _Kernel(spec, layout, lanes, width, segments, x, flat_view(w), store)
     blocks = block_count(spec.out_channels, lanes)
     rows = bind(product(spec.out_spatial[:-1]))
     chunk = min(_ROWS, max(rows, 1)) if isinstance(rows, int) else _ROWS
@@ -149,7 +150,7 @@ def _emit_tiles(kernel: _Kernel, row: _Row) -> None:
 
 def _emit_tile(kernel: _Kernel, row: _Row, segment: Segment, tile: Expr) -> None:
     spec, lanes = kernel.spec, kernel.lanes
-    start = bind(tile * kernel.width)
+    start = segment.start(tile)
     columns = Accumulators(segment.width, 1, lanes)
     columns.clear()
     outer = spec.axes[:-1]

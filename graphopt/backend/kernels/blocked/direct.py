@@ -31,6 +31,7 @@ from graphopt.backend.kernels.blocked.columns import (
     selected,
     source,
     tap_range,
+    tile_count,
 )
 from graphopt.backend.kernels.blocked.layout import (
     Accumulators,
@@ -121,7 +122,15 @@ def emit_direct(
     if is_flat(spec):
         spec, store = _flattened(spec, store)
     kernel = _Kernel(
-        spec, machine, layout, shape, tile, cut(spec.axes[-1], tile.rows), x, flat_view(w), store
+        spec,
+        machine,
+        layout,
+        shape,
+        tile,
+        cut(spec.axes[-1], spec.pads_end[-1], tile.rows),
+        x,
+        flat_view(w),
+        store,
     )
     full, tail = divmod(block_count(spec.group_out, lanes), tile.vectors)
     plan = _plan(kernel)
@@ -182,7 +191,7 @@ class _Kernel:
     @property
     def row_tiles(self) -> Expr:
         """Tiles of a row."""
-        return ceil_div(self.spec.out_spatial[-1], self.tile.rows)
+        return tile_count(self.spec.axes[-1], self.tile.rows)
 
 
 @dataclass(frozen=True)
@@ -204,7 +213,7 @@ def _plan(kernel: _Kernel) -> _Plan:
     per_part = max(1, min(_PART_STEPS // (taps * channels), depth))
     per_part = depth if 2 * depth <= 3 * per_part else per_part
     if kernel.flat:
-        units = bind(at_least(spec.spatial[0] // tile.rows, 1))
+        units = bind(at_least(kernel.segments[0].count, 1))
         unit_bytes, sums = spec.group_in * tile.rows * _FLOAT, kernel.slot * _FLOAT
     else:
         units = bind(product(spec.out_spatial[:-1]))
@@ -244,11 +253,11 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a register tile stands: its row, its number in the row, and its number in the chunk."""
+    """Where a register tile stands: its row, its first column, and its number in the chunk."""
 
     segment: Segment
     row: tuple[Expr, ...]
-    tile: Expr
+    start: Expr
     slot: Expr
 
 
@@ -299,7 +308,7 @@ def _emit_chunk(kernel: _Kernel, item: _Item) -> None:
                 begin = i64(0)
             with serial(bind(count)) as i:
                 tile = segment.tile(begin + i)
-                _emit_tile(kernel, item, _Place(segment, (), tile, bind(tile - first)))
+                _emit_tile(kernel, item, _Place(segment, (), segment.start(tile), bind(tile - first)))
         return
     rows = bind(product(kernel.spec.out_spatial[:-1]))
     first = bind(item.chunk * units)
@@ -311,7 +320,8 @@ def _emit_chunk(kernel: _Kernel, item: _Item) -> None:
         for segment in kernel.segments:
             with serial(segment.count) as i:
                 tile = segment.tile(i)
-                _emit_tile(kernel, item, _Place(segment, row, tile, local * kernel.row_tiles + tile))
+                slot = local * kernel.row_tiles + tile
+                _emit_tile(kernel, item, _Place(segment, row, segment.start(tile), slot))
 
 
 def _emit_tile(kernel: _Kernel, item: _Item, place: _Place) -> None:
@@ -343,7 +353,7 @@ def _emit_stores(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulators
     first = bind(item.group * block_count(spec.group_out, lanes) + item.block * kernel.tile.vectors)
 
     with unrolled(place.segment.width) as j:
-        out = place.tile * kernel.tile.rows + j
+        out = place.start + j
         with ExitStack() as stack:
             if place.segment.taps is None:
                 stack.enter_context(T.If(out < spec.out_spatial[-1]))
@@ -407,7 +417,7 @@ def _emit_steps(
     x_row, w_row, tap = at
     layout, lanes, axis = kernel.layout, kernel.lanes, kernel.spec.axes[-1]
     w_tap = bind(w_row + tap * _tap_size(kernel))
-    start = place.tile * kernel.tile.rows
+    start = place.start
     checked = place.segment.taps is None
     bases: list[tuple[Expr, Expr]] = []
     if checked:
