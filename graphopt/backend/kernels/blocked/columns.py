@@ -129,7 +129,7 @@ def _cut_overlapping(axis: Axis, pad_end: int, width: int) -> list[Segment]:
     fits = min(axis.pad, pad_end) >= 0 and max(axis.pad, pad_end) <= width
     if axis.stride != 1 or not fits or max(len(left), len(right)) > _MOST_RUNS:
         return []
-    inner = bind(wide * ceil_div(at_least(axis.out - (pad_end + width), 0), width))
+    inner = bind(wide * ceil_div(at_least(axis.out - 2 * width, 0), width))
     return [
         Segment(0, wide, width, left),
         Segment(1, inner, width, whole, latest=bind(axis.out - (pad_end + width))),
