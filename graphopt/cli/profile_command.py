@@ -87,7 +87,7 @@ def _row(kernel: KernelCost, total: float) -> list[str]:
     seconds = kernel.seconds or 1e-9
     names = [call.node.partition('"')[2].rstrip('"') or call.node for call in kernel.calls]
     return [
-        kernel.kernel,
+        _short(kernel.kernel, 20),
         str(len(kernel.calls)),
         f"{seconds * 1e6:.1f}",
         f"{seconds / total:.1%}",
@@ -95,5 +95,11 @@ def _row(kernel: KernelCost, total: float) -> list[str]:
         f"{kernel.bytes / seconds / 1e9:.1f}",
         f"{kernel.roofline:.0%}",
         kernel.limit,
-        names[0] + (f" +{len(names) - 1}" if len(names) > 1 else ""),
+        _short(names[0], 16) + (f" +{len(names) - 1}" if len(names) > 1 else ""),
     ]
+
+
+def _short(text: str, most: int) -> str:
+    """A name that is too long for a table, without its middle."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
