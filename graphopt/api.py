@@ -154,7 +154,7 @@ def compile(
     Args:
         source: the file that the model was read from; the artifact's manifest gets its SHA-256.
         winograd_error: what fast convolution (Winograd) may add to a convolution's error, relative to its
-            largest output; by default 2e-5, 0 turns it off.
+            largest output; by default 5e-5, 0 turns it off.
 
     Raises:
         ArgumentError: an argument is of the wrong type.

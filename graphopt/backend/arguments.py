@@ -64,6 +64,9 @@ class Arguments:
         """A leaf as a one-dimensional buffer."""
         if value not in self._flat:
             extra = self._padding(value)
+            assert not extra or self.region.inputs.index(value) not in self.buffers, (
+                "read before it was padded"
+            )
             self._flat[value] = (
                 self.pack(value, _padded(value, extra)) if extra else self.view(self.buffer(value), value)
             )
@@ -71,8 +74,7 @@ class Arguments:
 
     def _padding(self, value: Value) -> int:
         """Elements to add to a constant, so that a whole vector of channels can be read from its last."""
-        position = self.region.inputs.index(value)
-        if self._lanes == 1 or value not in self.region.constants or position in self.buffers:
+        if self._lanes == 1 or value not in self.region.constants:
             return 0
         shape = cast("tuple[int, ...]", shape_of(value))
         axis = max(len(shape) - len(shape_of(self.region.outputs[0])) + 1, 0)
@@ -96,7 +98,15 @@ class Arguments:
     def leaf(self, value: Value) -> Memory:
         """How the elements of a leaf are loaded."""
 
+        row_major = value.tensor.channel_block == 1
+        shape = shape_of(value)
+        # Vectors of channels may run past the last one, and rows have no memory there.
+        bounded = self._lanes > 1 and row_major and value not in self.region.constants and len(shape) > 1
+
         def place(indices: Sequence[Expr]) -> Expr:
+            if bounded:
+                last = self.symbols.expression(shape[1]) - 1
+                indices = (indices[0], tirx.min(indices[1], last), *indices[2:])
             return stored_offset(value, indices, self.symbols)
 
         def load(indices: Sequence[Expr]) -> Expr:
@@ -105,5 +115,4 @@ class Arguments:
         def load_flat(offset: Expr) -> Expr:
             return self.flat(value)[offset]
 
-        row_major = value.tensor.channel_block == 1
         return Memory(load, load_flat if row_major else None, None if row_major else place, load_flat)

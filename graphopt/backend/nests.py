@@ -63,7 +63,7 @@ def emit_value(context: Context, machine: Machine, value: Value, out: Any) -> No
     """Emits loops that compute every element of ``value`` into the flat buffer ``out``."""
     relaid = _relaid(context, value)
     if relaid is not None:
-        emit_relaid(context, machine, relaid, value, out)
+        emit_relaid(context, machine, relaid, value.tensor.channel_block, out)
         return
     if value.tensor.channel_block > 1:
         emit_blocked_value(context, value, out)
@@ -96,21 +96,24 @@ def _relaid(context: Context, value: Value) -> Value | None:
     return source if source.tensor.channel_block != value.tensor.channel_block else None
 
 
-def emit_relaid(context: Context, machine: Machine, source: Value, value: Value, out: Any) -> None:
-    """Emits the copy of a leaf into the layout of ``value``."""
-    load = context.memory[source].load_stored
+def emit_relaid(context: Context, machine: Machine, leaf: Value, block: int, out: Any) -> None:
+    """Emits the copy of a leaf into memory with channels in blocks of ``block``, 1 for row-major."""
+    load = context.memory[leaf].load_stored
     assert load is not None
-    batch, channels, *spatial = shape_of(value)
-    assert isinstance(channels, int)
+    batch, channels, *spatial = shape_of(leaf)
+    own = leaf.tensor.channel_block
+    assert isinstance(channels, int) and (own == 1) != (block == 1), f"{leaf.name}: from {own} to {block}"
     symbols = context.symbols
-    blocks = max(source.tensor.channel_block, value.tensor.channel_block)
     spec = Relayout(
-        static(symbols.expression(batch)), channels, static(symbols.expression(product(spatial))), blocks
+        static(symbols.expression(batch)),
+        channels,
+        static(symbols.expression(product(spatial))),
+        max(own, block),
     )
-    if value.tensor.channel_block > 1:
+    if block > 1:
         emit_to_blocked(spec, load, out)
     else:
-        emit_from_blocked(spec, load, out, max(machine.vector_bits // bits_of(dtype_of(value)), 2))
+        emit_from_blocked(spec, load, out, max(machine.vector_bits // bits_of(dtype_of(leaf)), 2))
 
 
 def emit_blocked_value(context: Context, value: Value, out: Any) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     help="native, x86-64-v3, x86-64-v4, an LLVM CPU name, aarch64[:cpu], or cuda:sm_80 and the like.",
 )  # fmt: skip
 @click.option(
-    "--winograd-error", type=click.FloatRange(min=0), default=2e-5, show_default=True, metavar="BOUND",
+    "--winograd-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
     help="What fast convolution (Winograd) may add to a convolution's error, relative to its largest output; 0: off.",
 )  # fmt: skip
 @pipeline_options
@@ -42,7 +42,7 @@ def command(
     dims: Mapping[str, int],
     input_shapes: Mapping[str, tuple[int | str, ...]],
     target: str,
-    winograd_error: float,
+    winograd_error: float | None,
     pipeline: str,
     verify: Verify,
     data: Path | None,
@@ -51,7 +51,7 @@ def command(
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
     from graphopt.api import file_sha256
-    from graphopt.backend.compile import compile_graph
+    from graphopt.backend.compile import WINOGRAD_ERROR, compile_graph
     from graphopt.pipeline import Context, Pipeline
     from graphopt.targets import Target
 
@@ -63,7 +63,11 @@ def command(
         parsed.run(graph, context=context, verify=verify, progress=step)
     with progress("compiling") as step:
         artifact = compile_graph(
-            graph, resolved, source_sha256=file_sha256(model), winograd_error=winograd_error, progress=step
+            graph,
+            resolved,
+            source_sha256=file_sha256(model),
+            winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error,
+            progress=step,
         )
     artifact.save(output)
     seconds = time.perf_counter() - started

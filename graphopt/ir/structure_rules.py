@@ -51,6 +51,8 @@ def region_faults(graph: Graph, region: Region) -> Iterator[Fault]:
         problem = value_problem(graph, value)
         if value.owner is not region or value.index != index:
             problem = f"is not its input {index}"
+        if problem is None and not region.is_isolated and _has_layout(value.type):
+            problem = f"comes from outside, where channels lie in rows: {value.type}"
         if problem:
             yield Fault("inputs", f"{where}: input %{value.name} {problem}", nodes)
     for index, value in enumerate(region.outputs):
@@ -60,6 +62,10 @@ def region_faults(graph: Graph, region: Region) -> Iterator[Fault]:
             yield Fault("uses", f"{where}: output %{value.name} does not know this use", nodes)
         elif not visible_at_end(value, region):
             yield Fault("dominance", f"{where}: output %{value.name} is not visible there", nodes)
+        elif not region.is_isolated and _has_layout(value.type):
+            yield Fault(
+                "layouts", f"{where}: output %{value.name} has channels in blocks: {value.type}", nodes
+            )
 
 
 def region_label(region: Region) -> str:
@@ -128,6 +134,10 @@ def _type_problem(type: Type) -> str | None:
     if isinstance(type, TensorType) and type.layout is not None and not _can_be_blocked(type):
         return f"has channels in blocks, but no axis 1 of known size before others: {type}"
     return None
+
+
+def _has_layout(type: Type) -> bool:
+    return isinstance(type, TensorType) and type.layout is not None
 
 
 def _can_be_blocked(type: TensorType) -> bool:

@@ -35,9 +35,12 @@ class AssignLayouts(Pass):
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Sets layouts in value types and inserts an Identity where a copy is needed."""
         target = context.target
-        if target is None or target.kind != "llvm":
+        if target is None:
             return
-        lanes = target.vector_bits // _FLOAT_BITS
+        lanes = target.vector_bits // _FLOAT_BITS if target.kind == "llvm" else 1
+        _forget(rewriter, keep=_layout(lanes))
+        if lanes == 1:
+            return
         candidates = {
             node: found
             for node in rewriter.graph.body
@@ -93,6 +96,21 @@ def _reads_blocks(node: Node, found: Blockable, value: Value) -> bool:
 
 def _is_blocked(value: Value) -> bool:
     return isinstance(value.type, TensorType) and value.type.layout is not None
+
+
+def _layout(lanes: int) -> str | None:
+    return f"nCx{lanes}c" if lanes > 1 else None
+
+
+def _forget(rewriter: Rewriter, keep: str | None) -> None:
+    """Takes back layouts that were chosen for another target; its copies stay as identities."""
+    for node in list(rewriter.graph.walk()):
+        values = [*node.outputs, *(v for region in node.regions.values() for v in region.inputs)]
+        foreign = [v for v in values if _is_blocked(v) and v.tensor.layout != keep]
+        if foreign:
+            with rewriter.rewrite("forget-layout", node):
+                for value in foreign:
+                    rewriter.set_type(value, replace(value.tensor, layout=None))
 
 
 def _apply(rewriter: Rewriter, chosen: dict[Node, Blockable], lanes: int) -> None:

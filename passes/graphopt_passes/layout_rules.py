@@ -104,7 +104,13 @@ def _of_operator(node: Node, constants: set[Value], lanes: int) -> Found | None:
 
 def _conv(node: Node, constants: set[Value], lanes: int) -> Found | None:
     x, w, y = _data(node), node.input(1), node.outputs[0]
-    if w is None or w not in constants or not _is_image(y) or not isinstance(x.tensor.shape, tuple):
+    if (
+        w is None
+        or w not in constants
+        or x in constants
+        or not _is_image(y)
+        or not isinstance(x.tensor.shape, tuple)
+    ):
         return None
     bias = node.input(2)
     if bias is not None and bias not in constants:
@@ -124,7 +130,7 @@ def _conv(node: Node, constants: set[Value], lanes: int) -> Found | None:
     packed = vectors * _waste(y, lanes)
     if depthwise:
         return {x}, vectors * _ROW_MAJOR_DEPTHWISE, packed
-    reads = set() if inputs <= _FEW_CHANNELS else {x}
+    reads = set() if inputs <= _FEW_CHANNELS and inputs < lanes else {x}
     return reads, vectors * _ROW_MAJOR_CONV, packed
 
 
@@ -154,8 +160,10 @@ def _concat(node: Node, lanes: int) -> Found | None:
     if shape is None or axis % len(shape) == 0:
         return None
     pieces = [value for value in node.inputs if value is not None]
-    if axis % len(shape) == 1 and any(_channels(value) % lanes for value in pieces[:-1]):
-        return None
+    if axis % len(shape) == 1:
+        whole = all(_channels(value) % lanes == 0 for value in pieces[:-1])
+        if not whole or not all(map(_is_image, pieces)):
+            return None
     return set(pieces), 0.0, 0.0
 
 

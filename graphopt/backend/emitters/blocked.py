@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 from tvm import tirx
@@ -59,6 +59,8 @@ def emit_blocked(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> 
 def _conv(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
     x, weights = operand(node, 0), operand(node, 1)
     spec = conv_spec(work, node, weights, ("float32",))
+    if x.tensor.channel_block not in (1, block):
+        return False
     if spec is None or weights not in work.context.region.constants or x not in work.context.region.inputs:
         return False
     plan = plan_conv(
@@ -117,7 +119,7 @@ def _emit_windows(
     identity = fold.identity("float32")
 
     def taps(at: Sequence[Expr], inside: bool, total: Expr, image: Expr, outer: Expr) -> None:
-        for tap in itertools.product(*(range(window.kernel) for window in windows)):
+        for tap in _each_tap(windows):
             places = [w.source(o, t) for w, o, t in zip(windows, at, tap, strict=True)]
 
             def step(places: Sequence[Expr] = places) -> None:
@@ -169,6 +171,20 @@ def _emit_windows(
     extents = [batch, tirx.floordiv(channels + (block - 1), block), *out[:-1]]
     cost = math.prod(window.kernel for window in windows)
     emit_outer(dict(enumerate(map(static, extents))), static(out[-1] * block), run, cost=cost)
+
+
+# Taps of a window that are written out one after the other.
+_UNROLLED_TAPS = 16
+
+
+def _each_tap(windows: Sequence[Window]) -> Iterator[tuple[Expr, ...]]:
+    """The taps of a window: one after the other where they are few, else once inside of loops over them."""
+    extents = [window.kernel for window in windows]
+    if math.prod(extents) <= _UNROLLED_TAPS:
+        yield from itertools.product(*map(range, extents))
+        return
+    with ExitStack() as stack:
+        yield tuple(stack.enter_context(serial(extent)) for extent in extents)
 
 
 @_emits("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", *GLOBAL_POOLS)

@@ -15,7 +15,7 @@ from tvm.script.ir_builder import tirx as T
 from graphopt.backend.arguments import Arguments
 from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.layout import stored_offset
-from graphopt.backend.nests import emit_value
+from graphopt.backend.nests import emit_relaid, emit_value
 from graphopt.backend.readers import Context, Indices, Memory, flat_offset, variables_of
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
@@ -71,26 +71,30 @@ class Work:
     def reserve(self, value: Value) -> Any:
         """A flat buffer that holds ``value`` while the kernel runs; reads of it go there from now on."""
         buffer = scratch(self.context.extent(product(shape_of(value))), dtype_of(value))
+        self._lies_in(value, buffer)
+        return buffer
+
+    def _lies_in(self, value: Value, buffer: Any) -> None:
+        """Reads of ``value`` go to a flat row-major buffer from now on."""
         shape = self.shape(value)
         self.context.memory[value] = Memory(
             lambda indices: buffer[flat_offset(indices, shape)], lambda offset: buffer[offset]
         )
-        return buffer
 
     def materialized(self, value: Value) -> Any:
-        """A buffer in ``value``'s own shape that holds it: the argument, or scratch filled by a nest."""
+        """A row-major buffer in ``value``'s own shape: the argument, or scratch filled by a nest."""
         leaf = value in self.context.region.inputs
         if leaf and value.tensor.channel_block == 1:
             return self.arguments.buffer(value)
-        if leaf or value not in self.context.memory:
-            buffer = scratch(self.context.extent(product(shape_of(value))), dtype_of(value))
+        if not leaf and value in self.context.memory:
+            raise AssertionError(f"{value.name} lies in scratch of another form")
+        buffer = scratch(self.context.extent(product(shape_of(value))), dtype_of(value))
+        if leaf:
+            emit_relaid(self.context, self.target, value, 1, buffer)
+        else:
             emit_value(self.context, self.target, value, buffer)
-            shape = self.shape(value)
-            self.context.memory[value] = Memory(
-                lambda indices: buffer[flat_offset(indices, shape)], lambda offset: buffer[offset]
-            )
-            return T.decl_buffer(shape, buffer.dtype, data=buffer.data)
-        raise AssertionError(f"{value.name} lies in scratch of another form")
+        self._lies_in(value, buffer)
+        return T.decl_buffer(self.shape(value), buffer.dtype, data=buffer.data)
 
     def sink_into(self, value: Value, buffer: Any) -> Sink:
         """Stores elements of ``value`` as they are."""
