@@ -169,7 +169,7 @@ def _fold(op: str, *data: Any, dtype: Any = np.int64, **attrs: Any) -> Build:
 REFUSED: dict[str, tuple[Build, str]] = {
     "an empty file": (lambda folder: _bytes(folder, b""), "not an ONNX model"),
     "a text file": (lambda folder: _bytes(folder, b"hello there, this is text\n" * 20), "not an ONNX model"),
-    "a folder": (lambda folder: folder, "can't be read"),
+    "a folder": (lambda folder: folder, "is a folder, not a model"),
     "no file": (lambda folder: folder / "none.onnx", "no such file"),
     "external data above the folder": (_outside, "outside the folder"),
     "external data at an absolute path": (_absolute, "outside the folder"),

@@ -334,12 +334,11 @@ def _emit_tile(kernel: _Kernel, item: _Item, place: _Place) -> None:
         return
     sums = item.sums
     start = bind(place.slot * kernel.slot)
-    with T.If(item.part == 0):
-        with T.Then():
-            tile.clear()
-        with T.Else():
-            tile.load(sums, start)
+    # Every part is summed from zero: rounding errors grow with the length of a sum.
+    tile.clear()
     _emit_reduction(kernel, item, place, tile)
+    with T.If(item.part > 0), T.Then():
+        tile.gain(sums, start)
     with T.If(item.part == ceil_div(kernel.shape[2], item.plan.depth) - 1):
         with T.Then():
             _emit_stores(kernel, item, place, tile)

@@ -96,12 +96,12 @@ class Accumulators:
             for v in range(len(self._buffers)):
                 self.set(column, v, T.broadcast(T.float32(0), self._lanes))
 
-    def load(self, memory: Buffer, start: Expr) -> None:
-        """Set all from where `save` put them."""
+    def gain(self, memory: Buffer, start: Expr) -> None:
+        """Add to all what `save` put there."""
         with unrolled(self.columns) as column:
             for v in range(len(self._buffers)):
                 place = start + self._place(column, v)
-                self.set(column, v, lanes_of(memory, place, self._lanes))
+                self.add(column, v, lanes_of(memory, place, self._lanes))
 
     def save(self, memory: Buffer, start: Expr) -> None:
         """Write all to memory from `start` on."""

@@ -188,7 +188,7 @@ def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float
     tiles = problem.tiles
     products = _product_cycles(problem, make_plan(spec, choice, machine))
     ins, outs = ceil_div(spec.in_channels, lanes), ceil_div(spec.out_channels, lanes)
-    transform = tiles * (ins * data_cycles(choice) + outs * output_cycles(choice))
+    transform: float = tiles * (ins * data_cycles(choice) + outs * output_cycles(choice))
     return transform + products
 
 
@@ -285,7 +285,7 @@ def _balanced_cycles(problem: _Problem, plan: Plan) -> float:
     cycles = _product_cycles(problem, plan)
     if plan.shared:
         return cycles
-    blocks = ceil_div(problem.tiles, plan.block)
+    blocks: int = ceil_div(problem.tiles, plan.block)
     return cycles * (1 + _IMBALANCE * (2 * ceil_div(blocks, 2) / blocks - 1))
 
 
