@@ -286,7 +286,7 @@ def _balanced_cycles(problem: _Problem, plan: Plan) -> float:
     if plan.shared:
         return cycles
     blocks: int = ceil_div(problem.tiles, plan.block)
-    return cycles * (1 + _IMBALANCE * (2 * ceil_div(blocks, 2) / blocks - 1))
+    return float(cycles * (1 + _IMBALANCE * (2 * ceil_div(blocks, 2) / blocks - 1)))
 
 
 def _product_cycles(problem: _Problem, plan: Plan) -> float:
