@@ -44,7 +44,7 @@ Array = npt.NDArray[Any]
 _PRODUCERS = ("graphopt", "apache-tvm", "apache-tvm-ffi")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Artifact:
     """A compiled model, not yet on disk.
 
@@ -61,13 +61,17 @@ class Artifact:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     variants: tuple[Variant, ...]
-    libraries: Mapping[str, bytes] = field(repr=False)
-    weights: Mapping[str, Array] = field(repr=False)
-    graph_files: Mapping[str, bytes] = field(repr=False)
+    libraries: Mapping[str, bytes]
+    weights: Mapping[str, Array]
+    graph_files: Mapping[str, bytes]
     pipeline: str = ""
     source_sha256: str = ""
     producer: Mapping[str, str] = field(default_factory=dict)
     sizes: tuple[SizeRule, ...] = ()
+
+    def __repr__(self) -> str:
+        signature = ", ".join(map(str, self.inputs)) + " -> " + ", ".join(map(str, self.outputs))
+        return f"<Artifact for {', '.join(variant.target for variant in self.variants)}: {signature}>"
 
     @property
     def weight_bytes(self) -> int:
@@ -151,6 +155,18 @@ class Artifact:
             weights=weights,
             sizes=tuple(dict.fromkeys(self.sizes + other.sizes)),
         )
+
+    def with_defaults(self, defaults: Mapping[str, Array]) -> Artifact:
+        """This artifact with arrays that stand for inputs, by name, that a call leaves out."""
+        weights, inputs = dict(self.weights), []
+        for spec in self.inputs:
+            if spec.name in defaults:
+                name = f"{spec.name}@default"
+                while name in weights:
+                    name += "_"
+                spec, weights[name] = msgspec.structs.replace(spec, default=name), defaults[spec.name]
+            inputs.append(spec)
+        return replace(self, inputs=tuple(inputs), weights=weights)
 
     def _write(self, folder: Path) -> None:
         files: dict[str, FileRecord] = {}

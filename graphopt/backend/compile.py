@@ -44,7 +44,7 @@ def compile_graph(
 
     progress(0, 1, "kernels")
     assembled = assemble(graph, target, winograd_error)
-    return build(
+    built = build(
         assembled.module,
         target,
         weights=assembled.weights,
@@ -59,6 +59,7 @@ def compile_graph(
         sizes=assembled.sizes,
         progress=progress,
     )
+    return built.with_defaults({v.name: v.const.numpy() for v in graph.inputs if v.const is not None})
 
 
 def check_operators(graph: Graph) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from graphopt.errors import ArtifactError, InputError, TargetError, require
+from graphopt.errors import ArgumentError, ArtifactError, InputError, TargetError, require
 from graphopt.runtime import manifest as manifests
 from graphopt.runtime.dtypes import numpy_dtype
 from graphopt.runtime.files import map_file
@@ -22,7 +23,10 @@ from graphopt.runtime.tensors import Array, Feeder, export, to_numpy
 from graphopt.runtime.threads import thread_count, use_threads
 from graphopt.targets.host import host_machine, missing_features
 
-_KNOWN_SHAPES = 64
+_KNOWN_SHAPES = 32
+_executables: weakref.WeakSet[Executable] = weakref.WeakSet()
+_fork = threading.Lock()
+_held: list[Any] = []
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True) -> Executable:
@@ -91,7 +95,7 @@ class Executable:
 
     Several threads may call one executable; their calls take turns. For calls that run side by side,
     load the artifact once for each thread: the weights are shared, the working memory is not. A forked
-    child has none of the worker threads: start processes by spawn, or load with ``threads=1``.
+    child may go on calling it. It can't be pickled: send the path of the artifact instead.
 
     Returned arrays belong to the caller and stay valid after further calls and after :meth:`close`.
     """
@@ -103,17 +107,21 @@ class Executable:
         self.manifest = manifest
         self.variant = variant
         self.threads = threads
-        self._lock = threading.Lock()
-        self._signature = Signature(manifest.inputs, manifest.outputs, manifest.sizes)
+        self._lock = threading.RLock()
         map_file(folder, variant.library, manifest.files[variant.library], verify=verify)
         if verify and manifests.GRAPH_NAME in manifest.files:
             map_file(folder, manifests.GRAPH_NAME, manifest.files[manifests.GRAPH_NAME], verify=True)
         self._runtime = runtime()
-        self._weights = self._map_weights(verify)
+        arrays = self._map_weights(verify)
+        specs = {spec.name: spec for spec in manifest.weights}
+        self._weights = [export(self._runtime, arrays[name], specs[name].dtype) for name in variant.weights]
+        defaults = {spec.name: arrays[spec.default] for spec in manifest.inputs if spec.default}
+        self._signature = Signature(manifest.inputs, manifest.outputs, manifest.sizes, defaults)
         self._weight_pointers = frozenset(weight.data_ptr() for weight in self._weights)
         self._entry: Any = load_entry(folder / variant.library)
         self._feeders = [Feeder(self._runtime, spec) for spec in manifest.inputs]
         self._bound: dict[tuple[tuple[int, ...], ...], dict[str, int]] = {}
+        _executables.add(self)
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -126,7 +134,7 @@ class Executable:
         return self.manifest.outputs
 
     def __call__(
-        self, *args: Any, out: Sequence[Array] | Mapping[str, Array] | None = None, **named: Any
+        self, *args: Any, out: Array | Sequence[Array] | Mapping[str, Array] | None = None, **named: Any
     ) -> list[Array]:
         """Run the model.
 
@@ -134,7 +142,8 @@ class Executable:
             args: arrays by position, or one mapping from input names to arrays. NumPy arrays and
                 whatever supports DLPack on the CPU; data that starts at a multiple of 64 bytes and
                 is contiguous is used in place, other data is copied.
-            out: arrays to write outputs into, all in order or some by name.
+            out: arrays to write outputs into, all in order or some by name; of a model with one
+                output just the array.
             named: arrays by input name; an input named ``out`` goes into the mapping.
 
         Returns:
@@ -176,24 +185,29 @@ class Executable:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise ArgumentError(
+            "an Executable can't be pickled or copied: it is code and working memory of this process",
+            hint=f"send the path, and load it there: graphopt.runtime.load({str(self.path)!r})",
+        )
+
     def __repr__(self) -> str:
         signature = ", ".join(map(str, self.inputs)) + " -> " + ", ".join(map(str, self.outputs))
         return f"<Executable {self.path.name} for {self.variant.target}: {signature}>"
 
-    def _map_weights(self, verify: bool) -> list[Any]:
-        if not self.variant.weights:
-            return []
+    def _map_weights(self, verify: bool) -> dict[str, Array]:
+        """The weights that are used here, and the defaults of inputs."""
+        used = {*self.variant.weights, *(spec.default for spec in self.inputs if spec.default)}
+        if not used:
+            return {}
         record = self.manifest.files[manifests.WEIGHTS_NAME]
         content = map_file(self.path, manifests.WEIGHTS_NAME, record, verify=verify)
-        specs = {spec.name: spec for spec in self.manifest.weights}
-        tensors = []
-        for name in self.variant.weights:
-            spec = specs[name]
-            data = content[spec.offset : spec.offset + spec.nbytes]
-            tensors.append(
-                export(self._runtime, data.view(numpy_dtype(spec.dtype)).reshape(spec.shape), spec.dtype)
-            )
-        return tensors
+        arrays: dict[str, Array] = {}
+        for spec in self.manifest.weights:
+            if spec.name in used:
+                data = content[spec.offset : spec.offset + spec.nbytes]
+                arrays[spec.name] = data.view(numpy_dtype(spec.dtype)).reshape(spec.shape)
+        return arrays
 
     def _bind(self, shapes: tuple[tuple[int, ...], ...]) -> dict[str, int]:
         values = self._bound.get(shapes)
@@ -207,9 +221,13 @@ class Executable:
         return values
 
     def _targets(
-        self, out: Sequence[Array] | Mapping[str, Array], values: Mapping[str, int]
+        self, out: Array | Sequence[Array] | Mapping[str, Array], values: Mapping[str, int]
     ) -> dict[int, Array]:
         names = [spec.name for spec in self.outputs]
+        if isinstance(out, np.ndarray):
+            out = [out]
+        elif not isinstance(out, Sequence | Mapping):
+            raise InputError(f"out: {type(out).__name__} is neither an array nor a list or dict of arrays")
         if isinstance(out, Mapping):
             for name in out:
                 if name not in names:
@@ -258,3 +276,20 @@ class Executable:
             arrays.append(array.copy() if pointer in taken or pointer in self._weight_pointers else array)
             taken.add(pointer)
         return arrays
+
+
+def _hold_calls() -> None:
+    """Waits until no other thread is in a call, whose locks and memory a forked child would inherit."""
+    _fork.acquire()
+    for executable in list(_executables):
+        executable._lock.acquire()
+        _held.append(executable._lock)
+
+
+def _release_calls() -> None:
+    while _held:
+        _held.pop().release()
+    _fork.release()
+
+
+os.register_at_fork(before=_hold_calls, after_in_parent=_release_calls, after_in_child=_release_calls)

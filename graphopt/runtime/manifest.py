@@ -32,21 +32,24 @@ _MAX_BYTES = 256 << 20
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
-class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """An input or output.
 
     Attributes:
         name: its name in the source model.
         dtype: element type, such as ``float32``.
         shape: extents; a string is a dimension known at the call, a symbol or an expression of symbols.
+        default: of an input that may be left out, the name of the weight that then stands for it.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    default: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.dtype}[{', '.join(str(extent) for extent in self.shape)}]"
+        optional = " (optional)" if self.default else ""
+        return f"{self.name}: {self.dtype}[{', '.join(str(extent) for extent in self.shape)}]{optional}"
 
 
 class WeightSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -200,6 +203,9 @@ def _check(manifest: Manifest, path: Path) -> None:
     if not manifest.variants:
         raise fail("it holds no variant")
     names = {weight.name for weight in manifest.weights}
+    for spec in manifest.inputs:
+        if spec.default and spec.default not in names:
+            raise fail(f"input {spec.name!r} has the default {spec.default!r}, which is not listed")
     for variant in manifest.variants:
         if variant.library not in manifest.files:
             raise fail(f"variant {variant.target} names the file {variant.library!r}, which is not listed")

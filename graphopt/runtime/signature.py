@@ -17,17 +17,22 @@ class Signature:
     """The inputs and outputs of an executable, prepared for checks at each call."""
 
     def __init__(
-        self, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], rules: Sequence[SizeRule] = ()
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        rules: Sequence[SizeRule] = (),
+        defaults: Mapping[str, Any] | None = None,
     ) -> None:
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self._rules = tuple(rules)
+        self._defaults = dict(defaults or {})
         self._names = [spec.name for spec in inputs]
         self._input_dims = [_dims(spec) for spec in inputs]
         self._output_dims = [_dims(spec) for spec in outputs]
 
     def arrange(self, args: Sequence[Any], named: Mapping[str, Any]) -> Sequence[Any]:
-        """The arrays in the order of the inputs.
+        """The arrays in the order of the inputs, defaults for those that are not given.
 
         Raises:
             InputError: one is missing, given twice, or not an input.
@@ -36,7 +41,7 @@ class Signature:
             return args
         if len(args) > len(self._names):
             raise InputError(f"{len(args)} arrays for {len(self._names)} inputs: {self._listing()}")
-        given = dict(zip(self._names, args, strict=False))
+        given: dict[str, Any] = dict(zip(self._names, args, strict=False))
         for name, array in named.items():
             if name not in self._names:
                 close = difflib.get_close_matches(name, self._names, n=1, cutoff=0.5)
@@ -45,6 +50,7 @@ class Signature:
             if name in given:
                 raise InputError(f"input {name!r} was passed twice, by position and by name")
             given[name] = array
+        given = {**self._defaults, **given}
         missing = [name for name in self._names if name not in given]
         if missing:
             raise InputError(f"input {missing[0]!r} was not passed; the inputs are {self._listing()}")

@@ -62,6 +62,11 @@ class Feeder:
         if isinstance(value, (np.ndarray, np.generic)):
             if value.dtype != self._dtype:
                 raise self._wrong(str(value.dtype))
+            if isinstance(value, np.ma.MaskedArray):
+                raise InputError(
+                    f"input {self._spec.name!r} is a masked array, and models know no masks",
+                    hint="fill the masked elements with numbers: array.filled(0)",
+                )
             array = np.asarray(value)
             if not array.flags.c_contiguous:
                 return self._stage(array)

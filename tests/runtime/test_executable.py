@@ -11,8 +11,12 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+import graphopt as go
 from graphopt.backend.artifact import build
 from graphopt.errors import ArtifactError, InputError
 from graphopt.runtime import Executable, TensorSpec, load
@@ -278,3 +282,54 @@ def test_weights_are_mapped_not_copied(tmp_path: Path) -> None:
         entry = maps[maps.index(str(path / "weights.bin")) :]
         assert re.search(r"Private_Dirty:\s+0 kB", entry)
         assert "r--s" in maps[: maps.index(str(path / "weights.bin"))].splitlines()[-1]
+
+
+def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
+    """ONNX's initializer that is an input too: a value for when the caller gives none."""
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    inputs = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ["n", 4]), ("w", [4]))
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])]
+    w = np.arange(4, dtype=np.float32)
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [numpy_helper.from_array(w, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, tmp_path / "m.onnx")
+    optimized = go.optimize(go.load(tmp_path / "m.onnx"), "O2")
+    go.save(optimized, tmp_path / "o.onnx")
+    x = rows(3)[:, :4].copy()
+    (carried,) = onnxruntime.InferenceSession(tmp_path / "o.onnx").run(None, {"x": x})
+    np.testing.assert_array_equal(carried, x + w)
+    with load(go.compile(optimized).save(tmp_path / "m.gopt"), threads=1) as executable:
+        assert [str(spec) for spec in executable.inputs] == ["x: float32[n, 4]", "w: float32[4] (optional)"]
+        for given in (executable(x), executable(x=x), executable({"x": x})):
+            np.testing.assert_array_equal(given[0], x + w)
+        np.testing.assert_array_equal(executable(x, w * 2)[0], x + w * 2)
+        np.testing.assert_array_equal(executable(x)[0], x + w)
+        with pytest.raises(InputError, match="'x' was not passed"):
+            executable(w=w)
+
+
+def test_a_masked_array_is_refused(toy: Executable) -> None:
+    with pytest.raises(InputError, match="'x' is a masked array"):
+        toy(np.ma.masked_less(rows(2), 0))
+
+
+def test_out_may_be_the_array_of_the_only_output(tmp_path: Path) -> None:
+    one = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])],
+    )
+    onnx.save(
+        helper.make_model(one, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "m.onnx"
+    )
+    artifact = go.compile(go.load(tmp_path / "m.onnx"))
+    assert re.fullmatch(r"<Artifact for \S+: x: float32\[3\] -> y: float32\[3\]>", repr(artifact))
+    x, y = np.arange(3, dtype=np.float32), np.empty(3, np.float32)
+    with artifact.load(threads=1) as executable:
+        assert executable(x, out=y)[0] is y
+        np.testing.assert_array_equal(y, -x)
+        with pytest.raises(InputError, match="out: int is neither"):
+            executable(x, out=3)  # type: ignore[arg-type]
