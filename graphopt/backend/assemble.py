@@ -12,7 +12,6 @@ from tvm import relax
 from graphopt.backend.arguments import Packed
 from graphopt.backend.constants import Constants
 from graphopt.backend.emitters import is_emitted
-from graphopt.backend.indices import check_indices
 from graphopt.backend.layout import stored_shape
 from graphopt.backend.lower import Lowered, lower_region, value_at
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
@@ -85,6 +84,8 @@ def _consult(region: KernelRegion, kind: str, place: tuple[int, int]) -> Hashabl
     value = value_at(region, place)
     if kind == "content":
         return symbolic_content(value)
+    if kind == "even":
+        return is_even(region.constants[value].numpy())
     return region.constants[value].digest
 
 
@@ -97,9 +98,9 @@ def assemble(graph: Graph, target: Target, winograd_error: float = 0.0) -> Assem
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
-    sizes = size_rules(graph)
-    cache = KernelCache(target, winograd_error)
     constants = Constants(graph)
+    sizes = size_rules(graph, constants.get)
+    cache = KernelCache(target, winograd_error)
     calls = _plan(graph, cache, constants)
     module = _Module(graph, cache, calls, constants)
     return Assembled(module.build(), module.weights, module.kernels, sizes)
@@ -120,7 +121,6 @@ def _plan(graph: Graph, cache: KernelCache, constants: Constants) -> list[Call]:
         if not wanted:
             continue
         region = KernelRegion.of(node, constants.get)
-        check_indices(region)
         if is_view(node) and (_is_computed(node.outputs[0], constants) or not node.outputs[0].is_output):
             calls.append(Call(region, None))
             needed.update(value for value in node.inputs[:1] if value is not None)

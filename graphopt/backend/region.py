@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -100,6 +100,14 @@ class KernelRegion:
             for dim in value.tensor.shape or ():
                 found.update(dict.fromkeys(symbols(dim)))
         return tuple(found)
+
+    def needed(self, finals: Iterable[Value]) -> frozenset[Value]:
+        """``finals`` and what nodes compute them from."""
+        needed = set(finals)
+        for node in reversed(self.nodes):
+            if any(value in needed for value in node.outputs):
+                needed.update(value for value in node.inputs if value is not None)
+        return frozenset(needed)
 
     def _values(self) -> Iterator[Value]:
         yield from self.inputs

@@ -15,6 +15,7 @@ from graphopt.ir.graph import Node
 from graphopt.ir.types import TensorType
 from graphopt.ops import partial_content
 from graphopt.ops.convolution import kernel_of, window
+from graphopt.ops.recurrent import GATES
 from graphopt.ops.shapes import broadcast_dim
 from graphopt.runtime.sizes import Relation
 
@@ -371,10 +372,7 @@ def _reverse_sequence(node: Node) -> Facts:
         yield Fact("equal", shapes[1][0], shapes[0][_number(node, "batch_axis", 1)], "lengths and batch")
 
 
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-
-
-@_facts(*_GATES)
+@_facts(*GATES)
 def _recurrent(node: Node) -> Facts:
     shapes = _shapes(node, 0, 1, 2)
     if shapes is None:
@@ -384,7 +382,7 @@ def _recurrent(node: Node) -> Facts:
     yield Fact("equal", x[2], weight[2], "input size and columns of W")
     yield Fact("equal", recurrence[1], weight[1], "rows of R and of W")
     yield Fact(
-        "equal", recurrence[2] * _GATES[node.op], weight[1], "columns of R, for each gate, and rows of W"
+        "equal", recurrence[2] * GATES[node.op], weight[1], "columns of R, for each gate, and rows of W"
     )
     for index in (4, 5, 6):
         shape = _shape(node, index)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from graphopt.backend.indices import index_facts
 from graphopt.backend.size_facts import Fact, facts_of
 from graphopt.errors import CompileError
 from graphopt.ir.dims import Dim, SymDim, symbols
 from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import TensorType
 from graphopt.ops.shapes import is_nonnegative
 from graphopt.runtime.sizes import SizeRule, explain, holds
 
 
-def size_rules(graph: Graph) -> tuple[SizeRule, ...]:
+def size_rules(graph: Graph, known: Callable[[Value], Tensor | None]) -> tuple[SizeRule, ...]:
     """What the symbols of a graph's inputs must satisfy, beside being sizes.
 
+    Args:
+        known: gives the data of the root's values that are constant.
+
     Raises:
-        CompileError: sizes that are numbers don't fit together.
+        CompileError: sizes that are numbers don't fit together, or a constant index is out of range.
     """
     bound = {
         dim.symbol
@@ -30,8 +35,11 @@ def size_rules(graph: Graph) -> tuple[SizeRule, ...]:
     for node in graph.walk():
         if node.domain:
             continue
-        for fact in (*facts_of(node), *_sizes(node, seen)):
-            if _is_certain(fact, node):
+        for fact in (*facts_of(node), *index_facts(node, known), *_sizes(node, seen)):
+            if isinstance(fact.left, int) and isinstance(fact.right, int):
+                _check_numbers(node, fact, fact.left, fact.right)
+                continue
+            if _is_certain(fact):
                 continue
             # What depends on data can't be checked before the run.
             if any(name not in bound for dim in (fact.left, fact.right) for name in symbols(dim)):
@@ -48,15 +56,15 @@ def _dims(value: Value) -> tuple[Dim, ...]:
     return (value.type.shape or ()) if isinstance(value.type, TensorType) else ()
 
 
-def _is_certain(fact: Fact, node: Node) -> bool:
+def _check_numbers(node: Node, fact: Fact, left: int, right: int) -> None:
+    if not holds(fact.relation, left, right):
+        message = explain(f"{node.label} ({fact.what})", fact.relation, str(left), str(right))
+        raise CompileError(message, hint="the sizes contradict each other; check what produces its inputs")
+
+
+def _is_certain(fact: Fact) -> bool:
+    """Whether a fact about symbols holds for all their values."""
     left, right = fact.left, fact.right
-    if isinstance(left, int) and isinstance(right, int):
-        if not holds(fact.relation, left, right):
-            message = explain(f"{node.label} ({fact.what})", fact.relation, str(left), str(right))
-            raise CompileError(
-                message, hint="the sizes contradict each other; check what produces its inputs"
-            )
-        return True
     if fact.relation == "at least":
         return is_nonnegative(left - right)
     return (

@@ -45,7 +45,7 @@ def stage_region(
     context.memory.update({value: leaf(i, value) for i, value in enumerate(region.inputs)})
     stages = Stages()
     work = Work(context, Arguments(region, symbols), target, stages)
-    needed = _needed(region, [region.outputs[i] for i in outputs])
+    needed = region.needed(region.outputs[i] for i in outputs)
     for node in region.nodes:
         wanted = {i: work.shape(value) for i, value in enumerate(node.outputs) if value in needed}
         if not is_emitted(node) or not wanted:
@@ -68,14 +68,6 @@ def _result(context: Context, stages: Stages, work: Work, value: Value) -> Any:
         work.shape(value),
         lambda *at: context.expression(value, [index.astype("int64") for index in at]),
     )
-
-
-def _needed(region: KernelRegion, finals: list[Value]) -> frozenset[Value]:
-    needed = set(finals)
-    for node in reversed(region.nodes):
-        if any(value in needed for value in node.outputs):
-            needed.update(value for value in node.inputs if value is not None)
-    return frozenset(needed)
 
 
 def _finish(

@@ -104,7 +104,7 @@ class Reader:
             elements = None if value.const is None else tensor_content(value.const)
             return None if elements is None else make_cells(elements, shape)
         if isinstance(value.owner, Region):
-            outer = _outer(value, value.owner)
+            outer = outer_value(value)
             return None if outer is None else self.read(outer, depth)
         rule = None if value.owner.domain else RULES.get(value.owner.op)
         return None if rule is None else rule(self, value, depth)
@@ -136,10 +136,11 @@ def static_shape(value: Value) -> tuple[int, ...] | None:
     return type.shape if size <= MAX_ELEMENTS else None  # type: ignore[return-value]
 
 
-def _outer(value: Value, region: Region) -> Value | None:
-    """What an input of a fused node's body stands for outside; other region inputs vary."""
-    fused = region.parent
-    if fused is None or not region.is_isolated or value.index >= len(fused.inputs):
+def outer_value(value: Value) -> Value | None:
+    """What an input of a fused node's body stands for outside; None for any other value."""
+    region = value.owner
+    fused = region.parent if isinstance(region, Region) else None
+    if fused is None or not fused.is_fused or value.index >= len(fused.inputs):
         return None
     return fused.inputs[value.index]
 

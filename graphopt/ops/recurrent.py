@@ -8,6 +8,9 @@ from graphopt.ir.types import TensorType, Type
 from graphopt.ops.access import bad_attr, fresh, integer, rank_of, same_dtype, text
 from graphopt.ops.registry import Kind, declare
 
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+"""Blocks of rows in W and in R, one for each gate."""
+
 
 @declare(Kind.HEAVY, "GRU", "LSTM", "RNN")
 def recurrent(node: Node) -> list[Type]:

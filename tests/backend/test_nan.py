@@ -58,6 +58,23 @@ def test_extrema_of_several(op: str, dtype: type) -> None:
     np.testing.assert_array_equal(y, expected_of(graph, inputs)[0])
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("reduction", ["max", "min"])
+@pytest.mark.parametrize("op", ["ScatterElements", "ScatterND"])
+def test_scattered_extrema(op: str, reduction: str, dtype: type) -> None:
+    """What ONNX Runtime does: an update that is NaN is taken, and so is one that finds NaN."""
+    nan = np.nan
+    x: Array = np.array([nan, 1, 2, nan, 1, 2, 3], dtype)
+    updates: Array = np.array([5, nan, 7, nan, nan, 0, 0, nan], dtype)
+    i = np.array([0, 1, 2, 3, 4, 4, 5, 5])
+    inputs = {"x": x, "i": i if op == "ScatterElements" else i[:, None], "u": updates}
+    graph = program([N(op, ["x", "i", "u"], ["y"], reduction=reduction)], inputs)
+    (y,) = outputs_of(graph, inputs)
+    np.testing.assert_array_equal(y, [5, nan, 7 if reduction == "max" else 2, nan, 0, nan, 3])
+    if not (op == "ScatterND" and dtype is np.float16):  # not done by ONNX Runtime
+        np.testing.assert_array_equal(y, expected_of(graph, inputs)[0])
+
+
 @pytest.mark.parametrize("select", [0, 1])
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from tests.backend.programs import check, numbers, outputs_of, program
+from graphopt.backend.lower import lower_region
+from graphopt.backend.region import KernelRegion
+from tests.backend.programs import NATIVE, assert_close, check, expected_of, numbers, outputs_of, program
 
 N = helper.make_node
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -109,3 +111,50 @@ def test_directions_of_different_activations() -> None:
     values, weights = layer("RNN", 7, 4, "bidirectional", 2)
     attrs = {"hidden_size": 7, "direction": "bidirectional", "activations": ["Tanh", "Relu"]}
     check([N("RNN", ["x", "w", "r", "b", "", "h"], ["y"], **attrs)], values, weights, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_members_without_a_step_have_no_last_state(op: str) -> None:
+    values, weights = layer(op, 18, 4, "forward", 3)
+    outputs = ["y", "yh", *(["yc"] if op == "LSTM" else [])]
+    names = ["x", "w", "r", "b", "lengths", *(name for name in ("h", "c") if name in values)]
+    values["lengths"] = np.array([0, 5, 2], np.int32)
+    check([N(op, names, outputs, hidden_size=18)], values, weights, outputs=outputs)
+    nothing = {
+        name: array[:0] if name == "x" else array for name, array in values.items() if name != "lengths"
+    }
+    names[4] = ""
+    graph = program(
+        [N(op, names, outputs, hidden_size=18)], nothing, weights, outputs=outputs, dims={"x": ["t", 3, 4]}
+    )
+    _, *last = outputs_of(graph, nothing)
+    assert len(last) == len(outputs) - 1 and not any(state.any() for state in last)
+
+
+@pytest.mark.parametrize("op", GATES)
+def test_lengths_out_of_range_are_clamped(op: str) -> None:
+    """ONNX Runtime stops with an error."""
+    values, weights = layer(op, 5, 4, "reverse", 3)
+    outputs = ["y", "yh"]
+    names = ["x", "w", "r", "b", "lengths", *(name for name in ("h", "c") if name in values)]
+    values["lengths"] = np.array([99, 5, -2], np.int32)
+    node = N(op, names, outputs, hidden_size=5, direction="reverse")
+    graph = program([node], values, weights, outputs=outputs)
+    clamped = {**values, "lengths": np.array([5, 5, 0], np.int32)}
+    for ours, theirs in zip(outputs_of(graph, values), expected_of(graph, clamped), strict=True):
+        assert_close(ours, theirs, 2e-5)
+
+
+@pytest.mark.parametrize(
+    ("op", "late", "count"), [("LSTM", 0, 1), ("GRU", 0, 2), ("GRU", 1, 0), ("RNN", 0, 0)]
+)
+def test_layers_keep_no_more_states_than_they_use(op: str, late: int, count: int) -> None:
+    """Beside the two of the hidden state: an LSTM's cell, a GRU's gate and state that is reset early."""
+    values, weights = layer(op, 16, 4, "forward", 5)
+    attrs = {"linear_before_reset": late} if op == "GRU" else {}
+    names = ["x", "w", "r", "b", "", *(name for name in ("h", "c") if name in values)]
+    graph = program([N(op, names, ["y"], hidden_size=16, **attrs)], values, weights)
+    region = KernelRegion.of(graph.nodes[0], lambda value: value.const)
+    text = str(lower_region(region, NATIVE, (0,), 0.0).function)
+    assert text.count(f"alloc_buffer((T.int64({2 * 5 * 16}),)") == 1
+    assert text.count(f"alloc_buffer((T.int64({5 * 16}),)") == count

@@ -173,6 +173,96 @@ def test_constant_indices_out_of_range_are_refused(op: str) -> None:
     check([N(op, inputs, ["y"], name="pick", **attrs)], x, within)
 
 
+SYMBOLIC: dict[str, tuple[list[str], dict[str, Any], Array, Any, str]] = {
+    "Gather": (["x", "i"], {"axis": 0}, np.array([5, -7]), ["n", 2], "axis 0.*n = 3 must be at least 7"),
+    "GatherElements": (["x", "i"], {"axis": 0}, np.array([[6, 0], [-3, 1]]), ["n", 2],
+                       "axis 0.*n = 3 must be at least 7"),
+    "GatherND": (["x", "i"], {}, np.array([[-7, 1], [2, 0]]), ["n", 2], "axis 0.*n = 3 must be at least 7"),
+    "ScatterElements": (["x", "i", "u"], {"axis": 1}, np.array([[6]]), [2, "n"],
+                        "axis 1.*n = 3 must be at least 7"),
+    "ScatterND": (["x", "i", "u"], {}, np.array([[0, 6], [1, -2]]), [2, "n"],
+                  "axis 1.*n = 3 must be at least 7"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("op", SYMBOLIC)
+def test_constant_indices_of_an_axis_known_at_the_call(op: str, fused: bool) -> None:
+    """The smallest axis that they fit runs as ONNX Runtime does; one less is refused, not clamped."""
+    inputs, attrs, indices, dims, message = SYMBOLIC[op]
+    constants = {"i": indices}
+    if "u" in inputs:
+        constants["u"] = numbers(7, *(indices.shape if op == "ScatterElements" else indices.shape[:-1]))
+    nodes = [N(op, inputs, ["t"], name="pick", **attrs), N("Relu", ["t"], ["y"])]
+
+    def example(n: int) -> dict[str, Array]:
+        return {"x": numbers(0, *(n if dim == "n" else dim for dim in dims))}
+
+    graph = program(nodes, example(7), constants, dims={"x": dims})
+    graph = go.optimize(graph, "fuse-regions") if fused else graph
+    np.testing.assert_array_equal(outputs_of(graph, example(7))[0], expected_of(graph, example(7))[0])
+    assert len(compile_graph(graph, NATIVE).sizes) <= 2
+    with pytest.raises(InputError, match=f'{op} "pick" .*n = 6 must be at least 7'):
+        outputs_of(graph, example(6))
+    with pytest.raises(InputError, match=f'{op} "pick" .*{message}'):
+        outputs_of(graph, example(3))
+
+
+def test_indices_computed_from_constants_count_as_constants() -> None:
+    nodes = [N("Add", ["i", "i"], ["j"]), N("Gather", ["x", "j"], ["y"], name="pick")]
+    constants = {"i": np.arange(100).reshape(50, 2)}
+    graph = program(nodes, {"x": numbers(0, 199)}, constants, dims={"x": ["n"]})
+    assert outputs_of(graph, {"x": numbers(0, 199)})[0].shape == (50, 2)
+    with pytest.raises(InputError, match=r'Gather "pick".*n = 198 must be at least 199'):
+        outputs_of(graph, {"x": numbers(0, 198)})
+
+
+def test_no_indices_need_nothing() -> None:
+    graph = program(
+        [N("Gather", ["x", "i"], ["y"])],
+        {"x": numbers(0, 4)},
+        {"i": np.zeros(0, np.int64)},
+        dims={"x": ["n"]},
+    )
+    assert outputs_of(graph, {"x": numbers(0, 0)})[0].shape == (0,)
+
+
+LENGTHS = {
+    "ReverseSequence": N("ReverseSequence", ["x", "l"], ["y"], name="seq", time_axis=0, batch_axis=1),
+    "GRU": N("GRU", ["x", "w", "r", "", "l"], ["y"], name="seq", hidden_size=3),
+}
+
+
+@pytest.mark.parametrize("op", LENGTHS)
+def test_constant_lengths_fit_the_time_axis(op: str) -> None:
+    weights = {"w": numbers(1, 1, 9, 5), "r": numbers(2, 1, 9, 3)} if op == "GRU" else {}
+
+    def graph(lengths: list[int], time: int | str) -> go.Graph:
+        constants = {**weights, "l": np.array(lengths, np.int32 if op == "GRU" else np.int64)}
+        return program([LENGTHS[op]], {"x": numbers(0, 4, 2, 5)}, constants, dims={"x": [time, 2, 5]})
+
+    x = {"x": numbers(0, 4, 2, 5)}
+    for time in (4, "t"):
+        fitting = graph([4, 0], time)
+        np.testing.assert_allclose(outputs_of(fitting, x)[0], expected_of(fitting, x)[0], atol=1e-6)
+        with pytest.raises(CompileError, match=f'{op} "seq".*length -1 along axis 0'):
+            compile_graph(graph([-1, 4], time), NATIVE)
+    with pytest.raises(CompileError, match=f'{op} "seq".*length 5 along axis 0, which has 4'):
+        compile_graph(graph([5, 4], 4), NATIVE)
+    with pytest.raises(InputError, match=f'{op} "seq".*t = 4 must be at least 5'):
+        outputs_of(graph([5, 4], "t"), x)
+
+
+def test_lengths_that_are_data_reach_no_memory_outside() -> None:
+    """ONNX Runtime stops with an error."""
+    nodes = [LENGTHS["ReverseSequence"]]
+    inputs = {"x": numbers(0, 4, 3, 5), "l": np.array([1 << 20, -3, 2], np.int64)}
+    clamped = {**inputs, "l": np.array([4, 0, 2], np.int64)}
+    for dims in ({}, {"x": ["t", 3, 5]}):
+        graph = program(nodes, inputs, dims=dims)
+        np.testing.assert_array_equal(outputs_of(graph, inputs)[0], expected_of(graph, clamped)[0])
+
+
 def test_numbers_that_contradict_each_other_are_refused_when_compiled() -> None:
     """What type inference lets pass."""
     x, lengths = numbers(0, 3, 4), np.array([1, 2], np.int64)

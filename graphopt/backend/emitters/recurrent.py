@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.emitters.activations import Activation, activations
-from graphopt.backend.emitters.recurrent_layer import GATES, Buffers, Layer, Phase, state_at
+from graphopt.backend.emitters.recurrent_layer import Buffers, Layer, Phase, state_at
 from graphopt.backend.emitters.recurrent_step import PARALLEL_STEP, Step
 from graphopt.backend.emitters.recurrent_weights import prepare
 from graphopt.backend.emitters.registry import Sink, Work, emitter
@@ -34,6 +34,7 @@ from graphopt.backend.readers.registry import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Node
+from graphopt.ops.recurrent import GATES
 
 _ACCUMULATORS = 8
 """Multiply-adds that must be under way for none to wait for another."""
@@ -188,6 +189,8 @@ def _hand_states(
             def hand(
                 j: Expr, output: int = output, buffer: Any = buffer, first: Expr = first, at: Any = at
             ) -> None:
-                sinks[output](buffer[first + j].astype(wanted), at(j))
+                # ONNX Runtime too has no last state where there was no step.
+                last = tirx.Select(length > 0, buffer[first + j], T.cast(0, layer.dtype))
+                sinks[output](last.astype(wanted), at(j))
 
             _each(layer, hand)

@@ -21,8 +21,6 @@ from graphopt.backend.region import shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Node, Value
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -134,14 +132,14 @@ class Buffers:
     """[row, direction, column]: products with the inputs, and biases."""
     recurrence: Any
     """[direction, phase, block, unit of the state, column of the block]: weights."""
-    late: Any
-    """[direction, unit]: bias of the product that a late reset gate is applied to."""
+    late: Any | None
+    """[direction, unit]: bias of the product that a late reset gate is applied to, for layers with one."""
     h: Any
     """[direction, parity of the step, batch, unit]"""
-    c: Any
-    """[direction, batch, unit]: an LSTM's cell, a GRU's update gate."""
-    reset: Any
-    """[direction, batch, unit]: a GRU's state, reset."""
+    c: Any | None
+    """[direction, batch, unit]: an LSTM's cell, the update gate of a GRU in two phases."""
+    reset: Any | None
+    """[direction, batch, unit]: the reset state of a GRU in two phases."""
 
 
 def state_at(layer: Layer, d: Expr, b: Expr, parity: Expr = None) -> Expr:

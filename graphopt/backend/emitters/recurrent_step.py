@@ -76,6 +76,7 @@ class Step:
         layer, buffers, lanes = self.layer, self.buffers, phase.lanes
         weights = bind(weights_at(layer, phase, self.d, block))
         states = buffers.h if number == 0 else buffers.reset
+        assert states is not None
         parity = self.k % 2 if number == 0 else None
         state_rows = [bind(state_at(layer, self.d, b + m, parity)) for m in range(rows)]
         place = self.d * layer.columns + phase.first + block * phase.width
@@ -139,6 +140,7 @@ class _Units:
 
     @property
     def _c(self) -> Any:
+        assert self.step.buffers.c is not None
         return self.step.buffers.c
 
     def _own(self, buffer: Any) -> Expr:
@@ -207,7 +209,9 @@ class _Units:
         z = self._apply(0, sums[0])
         r = self._apply(0, sums[1])
         self._store(self._c, z)
-        self._store(self.step.buffers.reset, r * self._previous())
+        reset = self.step.buffers.reset
+        assert reset is not None
+        self._store(reset, r * self._previous())
         return z
 
     def _mix(self, fresh: Expr, z: Expr) -> Expr:

@@ -11,7 +11,7 @@ from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Array, Packed
 from graphopt.backend.emitters.matmul import readable
-from graphopt.backend.emitters.recurrent_layer import GATES, Buffers, Layer, weights_at
+from graphopt.backend.emitters.recurrent_layer import Buffers, Layer, weights_at
 from graphopt.backend.kernels.emit import (
     i64,
     serial,
@@ -23,6 +23,7 @@ from graphopt.backend.readers.movement import operand
 from graphopt.backend.region import shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Value
+from graphopt.ops.recurrent import GATES
 
 
 def prepare(layer: Layer) -> Buffers:
@@ -33,12 +34,15 @@ def prepare(layer: Layer) -> Buffers:
     inputs = _emit_inputs(layer, time * batch, bias)
     recurrence = _recurrence(layer)
     h = scratch(i64(batch) * (2 * directions * size), layer.dtype)
-    c = scratch(i64(batch) * (directions * size), layer.dtype)
-    reset = scratch(i64(batch) * (directions * size), layer.dtype) if len(layer.phases) > 1 else None
+    two_phases = len(layer.phases) > 1
+    c, reset = (
+        scratch(i64(batch) * (directions * size), layer.dtype) if needed else None
+        for needed in (layer.node.op == "LSTM" or two_phases, two_phases)
+    )
     return Buffers(inputs, recurrence, late, h, c, reset)
 
 
-def _biases(layer: Layer) -> tuple[Any, Any]:
+def _biases(layer: Layer) -> tuple[Any | None, Any | None]:
     """Biases of all columns, and those of the product with the state that a late reset gate needs apart."""
     value = layer.node.input(3)
     late = scratch(layer.directions * layer.padded, layer.dtype) if layer.resets_late else None
@@ -76,7 +80,7 @@ def _for_columns(
                     store(phase.first + block * phase.width + place * phase.units + j, value)
 
 
-def _emit_inputs(layer: Layer, rows: Expr, bias: Any) -> Any:
+def _emit_inputs(layer: Layer, rows: Expr, bias: Any | None) -> Any:
     """The product of all inputs with the weights of all directions."""
     work, columns = layer.work, layer.directions * layer.columns
     x, weights = operand(layer.node, 0), operand(layer.node, 1)

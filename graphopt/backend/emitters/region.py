@@ -28,7 +28,7 @@ def emit_region(work: Work, results: dict[Value, Any]) -> None:
         return
     pending = dict(results)
     emitted = [node for node in context.region.nodes if is_emitted(node)]
-    needed = _needed(context, list(results))
+    needed = context.region.needed(results)
     for place, node in enumerate(emitted):
         wanted = {i: value for i, value in enumerate(node.outputs) if value in needed}
         if not wanted:
@@ -55,14 +55,6 @@ def emit_region(work: Work, results: dict[Value, Any]) -> None:
 def is_emitted(node: Node) -> bool:
     """Whether an emitter computes the node, rather than a reader."""
     return not node.domain and node.op in EMITTERS
-
-
-def _needed(context: Context, finals: list[Value]) -> frozenset[Value]:
-    needed: set[Value] = set(finals)
-    for node in reversed(context.region.nodes):
-        if any(value in needed for value in node.outputs):
-            needed.update(value for value in node.inputs if value is not None)
-    return frozenset(needed)
 
 
 def is_epilogue(context: Context, final: Value, value: Value) -> bool:

@@ -135,9 +135,10 @@ _REDUCTIONS: dict[str, Callable[[Expr, Expr], Expr]] = {
     "none": lambda old, new: new,
     "add": add,
     "mul": lambda old, new: old * new,
-    "max": tirx.max,
-    "min": tirx.min,
+    "max": lambda old, new: tirx.Select(old > new, old, new),
+    "min": lambda old, new: tirx.Select(old < new, old, new),
 }
+"""Of two that can't be compared, as NaN with anything, the update: as ONNX Runtime does it."""
 
 
 @emitter("ScatterElements", "ScatterND")

@@ -280,7 +280,9 @@ def _space_to_depth(context: Context, node: Node, index: int, indices: Indices) 
 @reader("ReverseSequence")
 def _reverse_sequence(context: Context, node: Node, index: int, indices: Indices) -> Expr:
     batch, time = axis_attr(node, 9, 1, "batch_axis"), axis_attr(node, 9, 0, "time_axis")
-    length = context.bind(context.input(node, 1, (indices[batch],)).astype("int64"))
+    length = context.input(node, 1, (indices[batch],)).astype("int64")
+    # A length that is data may be past the end; what it reverses must lie in memory.
+    length = context.bind(tirx.min(length, context.extent(shape_of(operand(node, 0))[time])))
     place = tirx.Select(indices[time] < length, length - 1 - indices[time], indices[time])
     return context.input(node, 0, tuple(place if i == time else x for i, x in enumerate(indices)))
 
