@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import tvm
@@ -63,13 +64,27 @@ def _drop_weight_checks(module: tvm.IRModule, inputs: int) -> tvm.IRModule:
 def _order_sizes(module: tvm.IRModule) -> tvm.IRModule:
     """The functions that compute sizes from symbols, with their statements in order of what they store.
 
-    Each statement fills a slot of its own from slots filled before; TVM takes them from a hash table.
+    Each statement fills a slot of its own from slots that functions before it filled; TVM takes them from
+    a hash table. A function of any other form is left as it is.
     """
     result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
     for variable, function in module.functions.items():
         if isinstance(function, tvm.tirx.PrimFunc) and function.attrs.get("tirx.is_host_func", False):
             body = function.body
-            if isinstance(body, tvm.tirx.SeqStmt):
-                stores = sorted(body.seq, key=lambda store: int(store.indices[0]))
+            stores = _by_slot(body.seq) if isinstance(body, tvm.tirx.SeqStmt) else None
+            if stores is not None:
                 result.update_func(variable, function.with_body(tvm.tirx.SeqStmt(stores)))
     return result
+
+
+def _by_slot(statements: Iterable[Any]) -> list[Any] | None:
+    """Statements in order of the slots they store; None if they are not stores to one slot each."""
+    slots: dict[int, Any] = {}
+    for statement in statements:
+        if not isinstance(statement, tvm.tirx.BufferStore) or len(statement.indices) != 1:
+            return None
+        (slot,) = statement.indices
+        if not isinstance(slot, tvm.tirx.IntImm) or int(slot) in slots:
+            return None
+        slots[int(slot)] = statement
+    return [slots[slot] for slot in sorted(slots)]

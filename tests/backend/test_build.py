@@ -15,6 +15,7 @@ from graphopt.backend.artifact import build
 from graphopt.backend.link import link
 from graphopt.backend.parallel import run_jobs
 from graphopt.backend.relax_build import build_executable
+from graphopt.backend.relax_lower import _order_sizes
 from graphopt.errors import CompileError
 from graphopt.targets import Target
 from tests.backend import toys
@@ -62,6 +63,39 @@ def test_each_kernel_is_a_step() -> None:
     steps: list[tuple[int, int, str]] = []
     build_executable(toys.chain(3)[0], NATIVE, inputs=1, progress=lambda *step: steps.append(step))
     assert steps == [(0, 4, "main"), (1, 4, "add_1"), (2, 4, "add_2"), (3, 4, "add_3")]
+
+
+def _sizes_function(*statements: str) -> Any:
+    """A function as Relax makes them to compute sizes, of statements on its slots ``H``."""
+    import tvm
+    from tvm import tirx
+
+    slots = tirx.decl_buffer((8,), "int64", "H")
+
+    def make(statement: str) -> Any:
+        if statement == "nothing":
+            return tirx.Evaluate(tirx.const(0, "int64"))
+        target, source = map(int, statement.split("="))
+        return tirx.BufferStore(slots, slots[source] * 2, [tirx.IntImm("int64", target)])
+
+    function = tirx.PrimFunc([slots], tirx.SeqStmt([make(statement) for statement in statements]))
+    return tvm.IRModule({"sizes": function.with_attr("tirx.is_host_func", True)})
+
+
+@pytest.mark.parametrize(
+    ("statements", "ordered"),
+    [
+        (["5=0", "3=1", "4=0"], ["3=1", "4=0", "5=0"]),
+        (["5=0", "nothing", "3=1"], ["5=0", "nothing", "3=1"]),
+        (["5=0", "3=1", "5=2"], ["5=0", "3=1", "5=2"]),
+    ],
+)
+def test_sizes_are_computed_in_one_order(statements: list[str], ordered: list[str]) -> None:
+    """Stores to a slot each are put in order; what is anything else stays as it is."""
+    import tvm
+
+    result = _order_sizes(_sizes_function(*statements))
+    tvm.ir.assert_structural_equal(result, _sizes_function(*ordered))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
