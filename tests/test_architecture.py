@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import networkx as nx
@@ -11,71 +12,145 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SOURCES = {
+    "graphopt": ROOT / "graphopt",
+    "graphopt_passes": ROOT / "passes" / "graphopt_passes",
+    "golden_models": ROOT / "golden_models",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "ir": {"errors"},
     "ops": {"errors", "ir"},
     "onnx_io": {"errors", "ir", "ops"},
-    "evaluate": {"errors", "ir", "ops", "onnx_io"},
-    "rewrite": {"errors", "ir", "ops"},
+    "evaluate": {"errors", "ir", "onnx_io"},
+    "rewrite": {"errors", "ir"},
     "targets": {"errors"},
     "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets"},
     "runtime": {"errors", "ir", "targets"},
     "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime", "targets"},
     "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
+    "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
+    "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
+    "cli": {
+        "errors", "ir", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench", "profile",
+        "api", "graphopt",
+    },
     "passes": {"errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets"},
-}
+}  # fmt: skip
+"""For each package those of graphopt's that it may import; ``graphopt`` is what its ``__init__`` holds, and
+``passes`` are the built-in ones, which nothing imports by name."""
 
 
-def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def _base(found: ast.ImportFrom, package: str) -> str:
+    """The module that an import in a module of ``package`` is from."""
+    if not found.level:
+        return found.module or ""
+    above = package.split(".")
+    above = above[: len(above) - found.level + 1]
+    return ".".join([*above, found.module] if found.module else above)
+
+
+def _imports(text: str, package: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(node, package)
+            # What graphopt holds is a package, or a name of its __init__.
+            yield from (f"{base}.{alias.name}" for alias in node.names) if base == "graphopt" else [base]
 
 
 def _package(module: str) -> str | None:
-    parts = module.split(".")
-    if parts[0] == "graphopt_passes":
+    """The package that a module belongs to; None for one that is not graphopt's."""
+    first, _, rest = module.partition(".")
+    if first == "graphopt_passes":
         return "passes"
-    return parts[1] if parts[0] == "graphopt" and len(parts) > 1 and parts[1] in ALLOWED else None
+    if first != "graphopt":
+        return None
+    second = rest.partition(".")[0]
+    return second if second in _packages() else "graphopt"
 
 
-def _files(package: str) -> list[Path]:
-    if package == "passes":
-        return sorted((ROOT / "passes" / "graphopt_passes").rglob("*.py"))
-    folder = ROOT / "graphopt" / package
-    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+@cache
+def _packages() -> frozenset[str]:
+    """The packages and single modules that graphopt is made of."""
+    found = (ROOT / "graphopt").iterdir()
+    return frozenset(
+        path.stem for path in found if path.suffix == ".py" or (path / "__init__.py").is_file()
+    ) - {"__init__"}
+
+
+def _forbidden(text: str, module: str, *, is_package: bool = False) -> list[str]:
+    """What a module imports and may not."""
+    own = _package(module)
+    assert own is not None
+    imported = _imports(text, module if is_package else module.rpartition(".")[0])
+    return [name for name in imported if _package(name) not in {None, own, *ALLOWED[own]}]
+
+
+def test_every_package_has_its_arrows() -> None:
+    assert {"ir", "cli", "api", "errors"} <= _packages()
+    assert set(ALLOWED) == {*_packages(), "graphopt", "passes"}
 
 
 @pytest.mark.parametrize("package", ALLOWED)
 def test_arrows_point_one_way(package: str) -> None:
-    files = _files(package)
-    assert files
-    for path in files:
-        for module in _imports(path):
-            target = _package(module)
-            allowed = target is None or target == package or target in ALLOWED[package]
-            assert allowed, f"{path.relative_to(ROOT)} imports {module}"
+    modules = {module: path for module, path in _modules().items() if _package(module) == package}
+    assert modules
+    for module, path in modules.items():
+        text = path.read_text()
+        assert not _forbidden(text, module, is_package=path.name == "__init__.py"), module
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "forbidden"),
+    [
+        ("graphopt.ir.graph", "import graphopt.cli.app as app", "graphopt.cli.app"),
+        ("graphopt.ir.graph", "def f():\n    from graphopt.cli import app", "graphopt.cli"),
+        ("graphopt.ir.graph", "from graphopt import errors, api", "graphopt.api"),
+        ("graphopt.ir.graph", "from graphopt import Graph", "graphopt.Graph"),
+        ("graphopt.ir.graph", "import graphopt", "graphopt"),
+        ("graphopt.ir.graph", "from .. import errors, cli", "graphopt.cli"),
+        ("graphopt.ir.graph", "from ..ops.content import partial_content", "graphopt.ops.content"),
+        ("graphopt.backend.readers.context", "from ...bench import page", "graphopt.bench"),
+        ("graphopt.api", "from .cli import app", "graphopt.cli"),
+        ("graphopt.cli.app", "import graphopt_passes.attention", "graphopt_passes.attention"),
+    ],
+)
+def test_forbidden_arrows_are_found(module: str, text: str, forbidden: str) -> None:
+    assert _forbidden(text, module) == [forbidden]
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        (
+            "graphopt.ir.graph",
+            "from . import dims\nfrom ..errors import ModelError\nimport ast, numpy.random",
+        ),
+        ("graphopt.cli.app", "from graphopt import __version__, runtime\nimport graphopt"),
+        ("graphopt.backend.readers.context", "from ..region import shape_of\nfrom ... import ops"),
+    ],
+)
+def test_allowed_arrows_are_let_pass(module: str, text: str) -> None:
+    assert _forbidden(text, module) == []
+
+
+def test_a_package_s_own_init_is_inside_it() -> None:
+    assert (
+        _forbidden(
+            "from .graph import Graph\nfrom ..errors import ModelError", "graphopt.ir", is_package=True
+        )
+        == []
+    )
+    assert _forbidden("from ..cli import app", "graphopt.ir", is_package=True) == ["graphopt.cli"]
 
 
 def test_the_allowed_arrows_form_no_ring() -> None:
     assert nx.is_directed_acyclic_graph(nx.DiGraph(ALLOWED))
 
 
-def test_nothing_imports_the_built_in_passes_by_name() -> None:
-    for path in sorted((ROOT / "graphopt").rglob("*.py")):
-        assert not any(m.split(".")[0] == "graphopt_passes" for m in _imports(path)), path
-
-
-SOURCES = {
-    "graphopt": ROOT / "graphopt",
-    "graphopt_passes": ROOT / "passes" / "graphopt_passes",
-    "golden_models": ROOT / "golden_models",
-}
 LATE_RINGS = {frozenset({"graphopt.backend.emitters.rows", "graphopt.backend.emitters.stages"})}
 """Rings that only imports inside functions close."""
 
@@ -108,8 +183,8 @@ def _rings(modules: dict[str, Path], *, late: bool) -> set[frozenset[str]]:
         for found in _run_imports(ast.parse(path.read_text()), late=late):
             names = [alias.name for alias in found.names]
             if isinstance(found, ast.ImportFrom):
-                package = found.module or ""
-                names = [n if (n := f"{package}.{name}") in modules else package for name in names]
+                base = _base(found, module if path.name == "__init__.py" else module.rpartition(".")[0])
+                names = [n if (n := f"{base}.{name}") in modules else base for name in names]
             arrows.add_edges_from((module, name) for name in names if name in modules)
     return {frozenset(ring) for ring in nx.strongly_connected_components(arrows) if len(ring) > 1}
 
@@ -126,7 +201,7 @@ def test_rings_are_found(tmp_path: Path) -> None:
         "a": "from p import b",
         "b": "def f():\n    import p.c",
         "c": "from p.a import x",
-        "d": "import p.a",
+        "d": "from . import a",
     }
     modules = {f"p.{name}": tmp_path / f"{name}.py" for name in texts}
     for name, text in texts.items():

@@ -92,6 +92,14 @@ def set_variant(**fields: Any) -> Edit:
     ("change", "message"),
     [
         (lambda c: c.update(format_version=2), "format version 2; this graphopt reads version 1"),
+        (
+            lambda c: c.update(format_version=2, surprise=1, variants="elsewhere"),
+            "format version 2; this graphopt reads version 1",
+        ),
+        (
+            lambda c: (c.clear(), c.update(format_version=99)),
+            "format version 99; this graphopt reads version 1",
+        ),
         (lambda c: c.update(format_version="one"), "damaged"),
         (lambda c: c.update(surprise=1), "unknown field"),
         (lambda c: c.pop("weights"), "missing required field `weights`"),
