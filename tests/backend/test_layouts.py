@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 from onnx import helper
 
 import graphopt as go
+from graphopt.backend.assemble import assemble
+from graphopt.errors import CompileError
 from graphopt.targets import Target
 from tests.backend.programs import NATIVE, Array, assert_close, expected_of, numbers, outputs_of, program
 
@@ -160,3 +163,41 @@ def test_fast_convolution_is_bounded_by_its_error() -> None:
     for artifact, bound in [(fast, 2e-5), (direct, 2e-6)]:
         with artifact.load(threads=1) as executable:
             assert_close(np.asarray(executable(inputs)[0]), expected, bound)
+
+
+def test_layouts_of_another_target_are_refused_or_chosen_anew() -> None:
+    nodes = _between([N("Relu", ["a"], ["b"])], 40, 40)
+    inputs, narrow = {"x": numbers(0, 1, 16, 24, 24)}, Target.parse("x86-64-v3")
+    plain = program(nodes, inputs, _weights(40, 40))
+    graph = go.optimize(plain, "O2", target="x86-64-v4")
+    with pytest.raises(CompileError, match=r"nCx16c.*is not one of x86-64-v3"):
+        go.compile(graph, narrow)
+    again = go.optimize(graph, "assign-layouts", target=narrow)
+    assert {v.tensor.layout for node in again.nodes for v in node.outputs} == {"nCx8c", None}
+    (ours,), (theirs,) = outputs_of(again, inputs, narrow), expected_of(plain, inputs)
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("channels", [24, 32])
+def test_a_kernel_in_rows_reads_blocks_through_a_copy(channels: int) -> None:
+    """No built-in pass leaves such a graph; others may."""
+    nodes = [N("Relu", ["x"], ["a"]), N("Conv", ["a", "w"], ["y"], group=4, pads=[1, 1, 1, 1])]
+    inputs = {"x": numbers(0, 2, channels, 7, 9)}
+    graph = program(nodes, inputs, {"w": numbers(1, channels, channels // 4, 3, 3)})
+    expected = expected_of(graph, inputs)
+    value = graph.nodes[0].outputs[0]
+    value.type = replace(value.tensor, layout=f"nCx{NATIVE.vector_bits // 32}c")
+    assert_close(outputs_of(graph, inputs)[0], expected[0])
+
+
+def test_a_window_of_many_taps_is_a_loop() -> None:
+    """Written out, 900 taps would take half a minute to compile."""
+    pool = [N("AveragePool", ["a"], ["b"], kernel_shape=[30, 30], pads=[2, 2, 2, 2])]
+    graph = go.optimize(
+        program(_between(pool, 40, 40), {"x": numbers(0, 1, 16, 40, 40)}, _weights(40, 40)),
+        "O2",
+        target=NATIVE,
+    )
+    assembled = assemble(graph, NATIVE)
+    (kernel,) = (f for name, f in assembled.module.functions.items() if "averagepool" in name.name_hint)
+    assert len(kernel.script()) < 20_000

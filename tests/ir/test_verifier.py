@@ -131,6 +131,14 @@ def lose_constant_data(g: Graph) -> None:
     g.value("k").const = None
 
 
+def blocks_at_the_border(g: Graph) -> None:
+    g.outputs[0].type = TensorType(DType.F32, (1, 32, 4), None, "nCx16c")
+
+
+def blocks_without_channels(g: Graph) -> None:
+    g.value("a").type = TensorType(DType.F32, (2,), None, "nCx16c")
+
+
 def negative_dimension(g: Graph) -> None:
     g.value("a").type = tensor("f32", -1)
 
@@ -188,6 +196,8 @@ BREAKS: list[tuple[Callable[[Graph], None], str, str]] = [
     (change_constant_type, "constant", r"constant %k: has type f32\[3\], its data f32\[2\]"),
     (lose_constant_data, "constant", "constant %k: has no data"),
     (negative_dimension, "outputs", r"%a has a negative dimension: f32\[-1\]"),
+    (blocks_at_the_border, "layouts", r"output %r has channels in blocks: f32\[1, 32, 4\]<layout=nCx16c>"),
+    (blocks_without_channels, "outputs", r"%a has channels in blocks, but no axis 1"),
     (mutable_attribute, "attributes", 'Neg "neg": attribute axes holds a list'),
     (array_in_a_tuple, "attributes", "attribute axes holds a int64"),
     (region_of_another, "regions", "region else_branch belongs to another node"),

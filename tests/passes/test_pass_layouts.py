@@ -118,3 +118,12 @@ def test_layouts_print_and_parse() -> None:
     text = print_graph(graph)
     assert "f32[1, 32, 32, 32]<layout=nCx16c>" in text
     assert print_graph(parse_graph(text)) == text
+
+
+def test_a_piece_of_one_channel_stays_in_rows() -> None:
+    """A vector of its channels would be read past its end."""
+    m = Model()
+    z = m("Sigmoid", m.input("z", 1, 1, 24, 24))
+    graph = m.done(m("Relu", m("Concat", _conv(m, m.input("x", 1, 3, 24, 24), 48), z, axis=1)))
+    apply(graph, "fuse-regions,assign-layouts", target=NARROW)
+    assert all(node.outputs[0].tensor.layout is None for node in graph.nodes if node.op != "Conv")
