@@ -87,6 +87,10 @@ def check_operators(graph: Graph) -> None:
 
 
 def _hint(graph: Graph, unknown: Mapping[str, Sequence[Node]]) -> str:
+    own = [op for op in sorted(unknown) if op in graph.unverifiable]
+    if own:
+        opset = graph.opset[""]
+        return f"opset {opset} of ONNX has no such operator as {', '.join(own)}: is its name right, or its domain?"
     optimized = "graphopt.pipeline" in graph.metadata
     first = "" if optimized else "optimize the graph first, which may fold them; else "
     foreign = sorted({nodes[0].domain for nodes in unknown.values() if nodes[0].domain})

@@ -68,7 +68,7 @@ def app() -> None:
       graphopt run model.gopt --random
       graphopt bench model.onnx
 
-    Exit codes: 0 done, 2 can't be done (the message says why), 130 interrupted. With GRAPHOPT_DEBUG=1 in
+    Exit codes: 0 done, 2 can't be done or said (the message says why), 130 interrupted. With GRAPHOPT_DEBUG=1 in
     the environment, errors come with their traceback.
     """
 
@@ -96,6 +96,8 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        if sys.stdout is None:  # Python's word for a closed descriptor.
+            raise GraphoptError("stdout is closed", hint="send it to a file or to /dev/null")
         app.main(prog_name="graphopt", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as stop:

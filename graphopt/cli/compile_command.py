@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphopt.cli.options import json_option, model_options, pipeline_options, read_model, read_samples
+from graphopt.cli.options import (
+    json_option,
+    model_options,
+    pipeline_options,
+    read_model,
+    read_samples,
+    say_unused_samples,
+)
 from graphopt.cli.output import counted, human_bytes, print_json, progress
 
 if TYPE_CHECKING:
@@ -58,6 +65,7 @@ def command(
     parsed, resolved = Pipeline.parse(pipeline), Target.parse(target)
     context = Context(target=resolved, inputs=read_samples(data))
     started = time.perf_counter()
+    say_unused_samples(parsed, data, verify)
     graph = read_model(model, dims, input_shapes)
     with progress("optimizing") as step:
         parsed.run(graph, context=context, verify=verify, progress=step)

@@ -11,6 +11,7 @@ import click
 
 from graphopt.cli.options import json_option, model_options, read_model
 from graphopt.cli.output import counted, human_bytes, print_json, print_table
+from graphopt.errors import ModelError
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
@@ -31,6 +32,8 @@ def command(
     if text and as_json:
         raise click.UsageError("--text and --json exclude each other")
     if model.is_dir():
+        if not (model / "manifest.json").exists() and model.suffix != ".gopt":
+            raise ModelError(f"{model} is a folder, not a model", hint="give an .onnx, .gir or .gopt")
         if dims or input_shapes:
             raise click.UsageError("--dim and --input are for models; the shapes of an artifact are fixed")
         _inspect_artifact(model, text, as_json)
@@ -41,7 +44,7 @@ def command(
 
         click.echo(print_graph(graph), nl=False)
         return
-    summary = summarize(graph)
+    summary = {**summarize(graph), "file_opset": _file_opset(model)}
     if as_json:
         print_json(summary)
         return
@@ -56,10 +59,25 @@ def command(
         f"{counted(summary['nodes'], 'node')}, {counted(summary['constants'], 'constant')} "
         f"({human_bytes(summary['constant_bytes'])})"
     )
-    opset = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in summary["opset"].items())
-    click.echo(f"opset {opset}")
+    click.echo(f"opset {_versions(summary['opset'])}")
+    if summary["file_opset"] not in ({}, summary["opset"]):
+        click.echo(f"read from opset {_versions(summary['file_opset'])}")
     if summary["untyped"]:
         click.echo(f"{counted(summary['untyped'], 'value')} without a known type")
+
+
+def _versions(opset: Mapping[str, int]) -> str:
+    return ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in opset.items())
+
+
+def _file_opset(model: Path) -> dict[str, int]:
+    """The opset that an ONNX file declares; a .gir text has the graph's own."""
+    if model.suffix == ".gir":
+        return {}
+    import onnx
+
+    imports = onnx.load(model, load_external_data=False).opset_import
+    return {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in imports}
 
 
 def summarize(graph: Graph) -> dict[str, Any]:
@@ -97,7 +115,7 @@ def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
 
     from graphopt.errors import ArtifactError
     from graphopt.runtime.files import map_file
-    from graphopt.runtime.manifest import GRAPH_NAME, read
+    from graphopt.runtime.manifest import GRAPH_NAME, MANIFEST_NAME, read
 
     manifest = read(path)
     for name, file in manifest.files.items():
@@ -121,5 +139,10 @@ def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     click.echo(f"{human_bytes(size)} on disk, all SHA-256 are right")
     click.echo(f"pipeline {manifest.pipeline or '(none)'}")
+    known = {*manifest.files, MANIFEST_NAME}
+    files = sorted(str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir())
+    for name in files:
+        if name not in known:
+            click.echo(f"not a part of it: {name}")
     if manifest.source_sha256:
         click.echo(f"source   {manifest.source_sha256}")

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.cli.options import json_option, model_options, pipeline_options, read_model, read_samples
+from graphopt.cli.options import (
+    json_option,
+    model_options,
+    pipeline_options,
+    read_model,
+    read_samples,
+    say_unused_samples,
+)
 from graphopt.cli.output import human_bytes, print_json, print_table, progress
 
 if TYPE_CHECKING:
@@ -64,6 +71,7 @@ def command(
         raise click.UsageError("--keep-regions is for .onnx; .gir text always has the regions")
     parsed = Pipeline.parse(pipeline)
     context = Context(target=Target.parse(target) if target else None, inputs=read_samples(data))
+    say_unused_samples(parsed, data, verify)
     graph = read_model(model, dims, input_shapes)
     with progress("optimizing") as step:
         report = parsed.run(graph, context=context, verify=verify, fuel=fuel, dump_dir=dump, progress=step)

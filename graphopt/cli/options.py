@@ -13,6 +13,7 @@ from graphopt.errors import InputError, ModelError
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
+    from graphopt.pipeline import Pipeline
 
 _NPZ = "write the inputs by name: numpy.savez(path, x=array)"
 
@@ -128,6 +129,14 @@ def read_samples(path: Path | None) -> list[dict[str, Array]]:
     if not files:
         raise InputError(f"{path}: there is no .npz file in this folder")
     return [read_arrays(file) for file in files]
+
+
+def say_unused_samples(parsed: Pipeline, data: Path | None, verify: str) -> None:
+    """One line on stderr where ``--data`` is given for nothing."""
+    calibrates = any(pass_.name == "quantize-static" for pass_ in parsed.passes)
+    builtin = all(type(pass_).__module__.startswith("graphopt_passes") for pass_ in parsed.passes)
+    if data is not None and builtin and not calibrates and verify != "numeric":
+        click.echo(f"note: {data} is not used: no pass calibrates, and --verify is not numeric", err=True)
 
 
 def read_arrays(path: Path) -> dict[str, Array]:

@@ -64,6 +64,8 @@ def command(
 
     if (data is None) == (seed is None):
         raise InputError("give the inputs: either --data FILE.npz or --random")
+    if output is not None and output.suffix != ".npz":
+        raise InputError(f"{output}: outputs are written as .npz", hint="end the name in .npz")
     if dims and data is not None:
         raise InputError("--dim is for random inputs; those of a file have their sizes")
 

@@ -64,11 +64,15 @@ def faults(graph: Graph, semantics: Semantics | None = None, *, stage: Stage = "
             for rule in rules:
                 problem = rule.check(scope, node)
                 if problem:
-                    yield Fault(rule.name, f"{node.label}: {problem}", (node,))
+                    yield Fault(rule.name, _located(node, problem), (node,))
             if node.regions:
                 regions += node.regions.values()
     if count != len(graph._values):
         yield Fault("names", f"the graph knows {len(graph._values)} values by name, but holds {count}")
+
+
+def _located(node: Node, problem: str) -> str:
+    return problem if problem.startswith(f"{node.label}:") else f"{node.label}: {problem}"
 
 
 def error_of(fault: Fault) -> VerifyError:
@@ -128,7 +132,7 @@ class IncrementalVerifier:
         for rule in self.rules:
             problem = rule.check(self.scope, node)
             if problem:
-                yield Fault(rule.name, f"{node.label}: {problem}", (node,))
+                yield Fault(rule.name, _located(node, problem), (node,))
         for output in node.outputs:
             for user in output.users:
                 # A node that moved past its users is the only one that was touched.

@@ -45,7 +45,8 @@ def fixed_inputs(
         if name not in inputs:
             raise _unknown("input", name, inputs)
         _bind(inputs[name], shape, known)
-    reader = DimReader(known)
+    new = (dim for shape in shapes.values() for dim in shape if isinstance(dim, str))
+    reader = DimReader(known, (*names, *new))
     types: dict[str, Type] = {}
     for name, shape in shapes.items():
         declared = reader.type(inputs[name].type, name)

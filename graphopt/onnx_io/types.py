@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from graphopt.errors import ModelError, TextError
@@ -43,10 +43,13 @@ class DimReader:
 
     Args:
         fixed: numbers for named dimensions.
+        sizes: names that are by themselves a dimension of an input. A text such as ``n + 1`` is
+            arithmetic when all its names are, else the name of a dimension.
     """
 
-    def __init__(self, fixed: Mapping[str, int]) -> None:
+    def __init__(self, fixed: Mapping[str, int], sizes: Iterable[str] = ()) -> None:
         self.fixed = fixed
+        self.sizes = frozenset((*sizes, *fixed))
         self.anonymous: set[str] = set()
         self._by_text: dict[str, Dim] = {}
         self._taken: set[str] = set()
@@ -79,6 +82,8 @@ class DimReader:
             try:
                 dim = parse_dim(text)
             except TextError:
+                dim = sym(text)
+            if not self.sizes.issuperset(dims.symbols(dim)):
                 dim = sym(text)
         clashes = {name: self.fresh(name) for name in dims.symbols(dim) if name in self.anonymous}
         self._taken.update(dims.symbols(dim))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from graphopt.errors import PassError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Array
 from graphopt.rewrite import Rule, RuleStats, apply_rules
@@ -89,4 +90,16 @@ class PatternPass(Pass):
 
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Applies the rules until none matches."""
-        apply_rules(rewriter, self.rules(), context.stats)
+        rules: object = self.rules()
+        if not isinstance(rules, list | tuple) or not all(isinstance(rule, Rule) for rule in rules):
+            code = type(self).rules.__code__
+            raise PassError(
+                f"rules() returned {_described(rules)}, not a list of rules ({code.co_filename}:{code.co_firstlineno})",
+                hint="return [Rule(...), ...]",
+            )
+        apply_rules(rewriter, rules, context.stats)
+
+
+def _described(rules: object) -> str:
+    kinds = {type(rule).__name__ for rule in rules} if isinstance(rules, list | tuple) else ()
+    return f"{type(rules).__name__} of {', '.join(sorted(kinds))}" if kinds else type(rules).__name__

@@ -1,4 +1,8 @@
-"""Writes the graph after each pass: ``000_input.gir``, ``001_fold-constants.gir``, ..."""
+"""Writes the graph after each pass: ``000_input.gir``, ``001_fold-constants.gir``, ...
+
+Dumps are for reading and comparing. They hold no data of large constants, so that dumps of a model of a
+gigabyte stay small; what needs the data refuses them by the name of the constant.
+"""
 
 from __future__ import annotations
 

@@ -11,14 +11,15 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from graphopt.errors import FAULT_HINT, PipelineError, raised_at
+from graphopt.errors import PipelineError, raised_at
 from graphopt.pipeline.base import Pass
 from graphopt.pipeline.options import options_of, suggest
 
@@ -122,8 +123,10 @@ def load_plugin(path: str | Path) -> None:
     """Runs a Python file, whose passes and pipelines register themselves; once per file.
 
     Raises:
-        PipelineError: there is no such file, or it fails.
+        PipelineError: there is no such file, it fails, or a name of its passes is taken.
     """
+    # First, so that a plugin can't take the name of an installed pass before it.
+    load_entry_points()
     file = Path(path).resolve()
     name = f"graphopt_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
@@ -133,16 +136,27 @@ def load_plugin(path: str | Path) -> None:
         raise PipelineError(f"there is no plugin {path}", hint="give the path of a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    before = {**_passes, **_pipelines}
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
         del sys.modules[name]
+        _forget_since(before)
         if isinstance(error, PipelineError) or not isinstance(error, Exception | SystemExit):
             raise
         raise PipelineError(
             f"plugin {path} failed: {type(error).__name__}: {error} ({raised_at(error, str(file))})",
-            hint=FAULT_HINT,
+            hint="this is a fault of the plugin; GRAPHOPT_DEBUG=1 shows the traceback",
         ) from error
+    if before.keys() == {**_passes, **_pipelines}.keys():
+        logging.getLogger("graphopt").warning("plugin %s registers no pass and no pipeline", path)
+
+
+def _forget_since(before: Container[str]) -> None:
+    """Takes away what a plugin registered before it failed."""
+    for table in (_passes, _pipelines):
+        for name in [name for name in table if name not in before]:
+            del table[name]
 
 
 def passes() -> dict[str, type[Pass]]:

@@ -103,6 +103,10 @@ class _Parser:
         while self.text.startswith(",", self.at):
             self.at += 1
             found.append(self.scalar())
+            if self.text.startswith("=", self.at):
+                self.fail(
+                    f'"{found[-1].text}" stands for an option: separate options by spaces', found[-1].at
+                )
         return found
 
     def scalar(self) -> Item:

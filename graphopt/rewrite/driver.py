@@ -70,7 +70,8 @@ class _Driver:
             hits += 1
             if hits > limit:
                 raise PassError(
-                    f'rule "{rule.name}" fires on and on: {limit} rewrites were not enough, the last at {node.label}',
+                    f'rule "{rule.name}" fires on and on: {limit} rewrites were not enough, '
+                    f"the last at {node.label} ({rule.source})",
                     hint="its result, or that of another rule of the pass, matches again",
                 )
             if not node.erased:
@@ -116,12 +117,16 @@ class _Driver:
                 if self._attempt(rule, root, node):
                     count.hits += 1
                     return rule
-            except (GraphoptError, OutOfFuel):
+            except OutOfFuel:
+                raise
+            except GraphoptError as error:
+                if rule.source and rule.source not in error.message:
+                    error.message = f"{error.message} ({_line(error, rule)})"
                 raise
             except (Exception, SystemExit) as error:
                 raise PassError(
                     f'rule "{rule.name}" failed at {node.label}: {type(error).__name__}: {error}'
-                    f" ({raised_at(error, rule.source.rpartition(':')[0])})",
+                    f" ({_line(error, rule)})",
                     hint=FAULT_HINT,
                 ) from error
             finally:
@@ -149,6 +154,13 @@ class _Driver:
                 )
             _erase_unused(self.rewriter, found)
         return True
+
+
+def _line(error: BaseException, rule: Rule) -> str:
+    """File and line of a fault in a rule: in its file, else where its rewrite begins."""
+    file = rule.source.rpartition(":")[0]
+    found = raised_at(error, file)
+    return found if not file or found.startswith(f"{file}:") else rule.source
 
 
 def _values(rule: Rule, replacement: Value | Sequence[Value | None]) -> list[Value | None]:

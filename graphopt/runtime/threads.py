@@ -20,7 +20,6 @@ from graphopt.errors import InputError
 from graphopt.runtime.library import Runtime, runtime
 
 _SHARE_ALL_CORES = -3  # ThreadGroup::kSpecifyThreadShareAllCore
-_UNSET = -1  # a pool as TVM starts it
 _SPINNING = 0.03  # seconds for which new workers surely don't sleep; 300,000 yields take several times that
 
 
@@ -58,16 +57,16 @@ def use_threads(runtime: Runtime, threads: int) -> None:
         threads = 1
     if _state.current == threads:
         return
-    if threads > 1 and _state.pool != threads:
+    if threads > 1 and (_state.pool != threads or _state.restarted):
         processors = sorted(os.sched_getaffinity(0))
         runtime.set_max_concurrency(threads)
-        if _state.pool:
-            runtime.reset_threads()
-        else:
+        if not _state.pool:
             runtime.start_threads()
+        elif _state.pool != threads:
+            runtime.reset_threads()
         runtime.configure_threads(_SHARE_ALL_CORES, threads, [str(cpu) for cpu in processors])
         os.sched_setaffinity(0, processors)
-        _state.pool = threads
+        _state.pool, _state.restarted = threads, 0.0
     # Last, since configuring set it to the number of processors. With 1, kernels run inline.
     runtime.set_max_concurrency(threads)
     _state.current = threads
@@ -80,8 +79,7 @@ def _restart_workers() -> None:
         processors = os.sched_getaffinity(0)
         library.reset_threads()
         os.sched_setaffinity(0, processors)
-        _state.pool, _state.current = _UNSET, 0
-        _state.restarted = time.monotonic()
+        _state.current, _state.restarted = 0, time.monotonic()
 
 
 def _after_fork() -> None:

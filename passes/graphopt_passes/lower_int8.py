@@ -46,7 +46,11 @@ class LowerInt8(PatternPass):
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Applies the rules, then gives every user of 8-bit data a dequantization of its own."""
         require_single_nodes(rewriter.graph)
+        before = rewriter.count
         super().run(rewriter, context)
+        context.notes["lowered"] = rewriter.count - before
+        if rewriter.count == before:
+            context.logger.warning("lower-int8 found nothing to lower: quantize first, with quantize-static")
         for node in rewriter.graph.nodes:
             if node.op == "DequantizeLinear" and not node.domain:
                 _dequantize_per_user(rewriter, node)

@@ -83,7 +83,10 @@ class QuantizeStatic(Pass):
 
         if context.inputs:
             return context.inputs[: self.samples]
-        context.logger.warning("quantize-static calibrates on generated inputs: give samples of real ones")
+        context.logger.warning(
+            "quantize-static calibrates on generated inputs, whose ranges are not those of real ones: "
+            "give samples, with --data or inputs="
+        )
         return [example_inputs(graph, context.seed + i) for i in range(self.samples)]
 
     def _quantize_layer(self, rewriter: Rewriter, layer: Layer, grid: Grid) -> None:

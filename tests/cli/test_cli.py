@@ -305,7 +305,7 @@ def test_models_and_artifacts_in_each_others_place(folder: Path, tmp_path: Path)
         ("opt", artifact, "-o", tmp_path / "o.onnx"), ("compile", artifact, "-o", tmp_path / "o.gopt"),
     ):  # fmt: skip
         assert_refused(graphopt(*args), "net.gopt is an artifact, not a model")
-    assert_refused(graphopt("inspect", tmp_path), "not an artifact")
+    assert_refused(graphopt("inspect", tmp_path), "is a folder, not a model")
 
 
 def test_inspect_checks_every_file_of_an_artifact(folder: Path, tmp_path: Path) -> None:
@@ -478,3 +478,75 @@ def test_help_shows_defaults_and_ranges() -> None:
 def test_absurd_requests_of_run(folder: Path) -> None:
     assert_refused(graphopt("run", folder / "net.gopt", "--random", "--dim", f"n={10**12}"), "memory")
     assert_refused(graphopt("run", folder / "net.gopt", "--random", "--threads", "1000"), "threads")
+
+
+def test_a_closed_stdout_is_said(folder: Path) -> None:
+    code = "from graphopt.cli import main; main()"
+    done = subprocess.run(
+        f'exec "{sys.executable}" -c "{code}" run net.gopt --random >&-',
+        shell=True, stderr=subprocess.PIPE, text=True, cwd=folder, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "stdout is closed" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_outputs_are_written_as_npz_only(folder: Path, tmp_path: Path) -> None:
+    assert_refused(graphopt("run", folder / "net.gopt", "--random", "-o", tmp_path / "out.txt"), ".npz")
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_samples_that_nothing_uses_are_said(folder: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.zeros((2, 4), np.float32))
+    command = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--data", tmp_path / "in.npz")
+    assert "in.npz is not used" in graphopt(*command).stderr
+    assert "not used" not in graphopt(*command, "--verify", "numeric").stderr
+    assert "not used" not in graphopt(*command, "-p", "int8").stderr
+
+
+def test_int8_without_samples_or_without_layers_is_said(folder: Path, tmp_path: Path) -> None:
+    done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", "int8")
+    assert done.returncode == 0
+    assert "calibrates on generated inputs" in done.stderr and "--data" in done.stderr
+    done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", "lower-int8", "--json")
+    assert "lower-int8 found nothing to lower" in done.stderr
+    assert json.loads(done.stdout)["passes"][0]["notes"] == {"lowered": 0}
+
+
+def test_plugins_take_no_names_and_say_when_they_bring_nothing(folder: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\nimport graphopt as go\n"
+        '@go.register_pass("fuse-gelu")\n@dataclass(frozen=True)\nclass P(go.Pass):\n'
+        '    """Mine."""\n    def run(self, rewriter, context): pass\n'
+    )
+    for command in (("passes",), ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", "O1")):
+        assert_refused(graphopt(*command, "--plugin", plugin), "two passes", '"fuse-gelu"')
+    plugin.write_text("import nothere\n")
+    assert_refused(graphopt("passes", "--plugin", plugin), "plugin.py:1", "fault of the plugin")
+    plugin.write_text("x = 1\n")
+    done = graphopt("passes", "--plugin", plugin)
+    assert done.returncode == 0 and "registers no pass" in done.stderr
+
+
+def test_inspect_names_folders_opsets_and_strangers(folder: Path, tmp_path: Path) -> None:
+    assert_refused(graphopt("inspect", tmp_path), "is a folder, not a model")
+    done = graphopt("inspect", folder / "net.onnx")
+    assert "opset ai.onnx 26" in done.stdout and "read from opset ai.onnx 17" in done.stdout
+    shutil.copytree(folder / "net.gopt", tmp_path / "net.gopt")
+    assert "not a part" not in graphopt("inspect", tmp_path / "net.gopt").stdout
+    (tmp_path / "net.gopt" / "notes.txt").write_text("mine")
+    assert "not a part of it: notes.txt" in graphopt("inspect", tmp_path / "net.gopt").stdout
+
+
+def test_commas_between_options_are_explained(folder: Path, tmp_path: Path) -> None:
+    text = "prune-magnitude{sparsity=0.5,scope=global}"
+    done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", text)
+    assert_refused(done, "separate options by spaces")
+
+
+def test_an_operator_that_onnx_lacks_is_called_so(folder: Path, tmp_path: Path) -> None:
+    model = onnx.load(folder / "net.onnx")
+    model.graph.node[2].op_type = "Rleu"
+    onnx.save(model, tmp_path / "typo.onnx")
+    done = graphopt("compile", tmp_path / "typo.onnx", "-o", tmp_path / "typo.gopt")
+    assert_refused(done, "no such operator as Rleu")

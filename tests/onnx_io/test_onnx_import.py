@@ -399,3 +399,28 @@ def test_bfloat16_by_numbers_not_bits() -> None:
     assert data is not None
     assert data.numpy().dtype == ml_dtypes.bfloat16
     assert data.numpy().astype(np.float32).tolist() == [1.5, -2.0]
+
+
+def test_arithmetic_on_a_size_that_no_input_has_is_a_name() -> None:
+    """``n + 1`` says how sizes depend on each other only when an input has the size n."""
+
+    def shapes(*inputs: str) -> list[str]:
+        infos = [helper.make_tensor_value_info(f"x{i}", 1, [dim]) for i, dim in enumerate(inputs)]
+        out = helper.make_tensor_value_info("y", 1, ["n + 1"])
+        graph = helper.make_graph([helper.make_node("Relu", ["x0"], ["y"])], "g", infos, [out])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        return [str(value.type) for value in (*load(model).inputs, *load(model).outputs)]
+
+    assert shapes("n + 1") == ["f32[sym('n + 1')]"] * 2
+    assert shapes("n + 1", "n") == ["f32[n + 1]", "f32[n]", "f32[n + 1]"]
+
+
+def test_opset_6_is_read_and_5_is_not() -> None:
+    def model(opset: int) -> onnx.ModelProto:
+        infos = [helper.make_tensor_value_info(name, 1, [2]) for name in "xy"]
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", infos[:1], infos[1:])
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=3)
+
+    assert load(model(6)).opset[""] == 26
+    with pytest.raises(ModelError, match="older than 6"):
+        load(model(5))

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from graphopt.errors import PipelineError
+from graphopt.errors import PassError, PipelineError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import (
     Context,
     Pass,
+    PatternPass,
     Pipeline,
     load_plugin,
     passes,
@@ -163,7 +165,7 @@ def test_a_plugin_that_is_missing_or_fails_is_told(tmp_path: Path) -> None:
             PipelineError, match=rf"broken.py failed: ZeroDivisionError: .* \({broken}:2\)"
         ) as caught:
             load_plugin(broken)
-        assert "a fault of the pass" in (caught.value.hint or "")
+        assert "a fault of the plugin" in (caught.value.hint or "")
     broken.write_text("x = 1\ndef f(:\n")
     with pytest.raises(PipelineError, match=rf"broken.py failed: SyntaxError: .* \({broken}:2\)"):
         load_plugin(broken)
@@ -202,3 +204,16 @@ def test_a_package_that_can_not_be_imported_is_named(monkeypatch: pytest.MonkeyP
         PipelineError, match=r'the pass package "ghost" \(no_such_module_here\) can\'t be imported'
     ):
         passes()
+
+
+def test_rules_that_are_no_list_are_told_with_their_line() -> None:
+    class NoRules(PatternPass):
+        name = "no-rules"
+
+        def rules(self) -> Any:
+            return None
+
+    with pytest.raises(
+        PassError, match=r"rules\(\) returned NoneType, not a list of rules \(.*registry.py:\d+\)"
+    ):
+        NoRules().run(None, Context())  # type: ignore[arg-type]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from rule_graphs import FirstInput, graph_of, node, ops
 
-from graphopt.errors import PassError
+from graphopt.errors import GraphoptError, PassError
 from graphopt.ir.builder import Builder
-from graphopt.ir.graph import Graph, Node
+from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import OutOfFuel
 from graphopt.ir.types import tensor
@@ -238,3 +238,17 @@ def test_time_grows_linearly() -> None:
     seconds(1000)
     # All nodes share one input, where a driver that visits all users of it again would be quadratic.
     assert seconds(16000) < 16 * max(seconds(4000), 0.02)
+
+
+def test_faults_of_rules_come_with_their_line() -> None:
+    def again(rewriter: Rewriter, match: Match) -> Value:
+        return rewriter.create("Relu", [match["x"]]).output
+
+    def itself(rewriter: Rewriter, match: Match) -> Value:
+        return match.root.outputs[0]
+
+    for rewrite, words in ((again, "fires on and on"), (itself, "can't be erased")):
+        graph = graph_of("%r: T = Relu(%x)")
+        with pytest.raises(GraphoptError, match=words) as caught:
+            apply(graph, Rule("r", op("Relu", X), rewrite))
+        assert caught.value.message.endswith(f"({__file__}:{rewrite.__code__.co_firstlineno})")
