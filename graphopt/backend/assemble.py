@@ -12,6 +12,7 @@ from tvm import relax
 from graphopt.backend.arguments import Packed
 from graphopt.backend.constants import Constants
 from graphopt.backend.emitters import is_emitted
+from graphopt.backend.kernels.narrow import is_even
 from graphopt.backend.layout import stored_shape
 from graphopt.backend.lower import Lowered, lower_region, value_at
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
@@ -220,7 +221,12 @@ class _Module:
                     raise CompileError(
                         f"{call.region.label}: the size {name!r} depends on data, or on an input's shape in a "
                         "way that can't be followed",
-                        hint="fix the input shapes at import (--dim, --input), or optimize the graph first",
+                        hint="fix the input shapes at import (--dim, --input)"
+                        + (
+                            ""
+                            if "graphopt.pipeline" in self.graph.metadata
+                            else ", or optimize the graph first"
+                        ),
                     )
 
     def _declare_weights(self, call: Call) -> list[Any]:
