@@ -12,6 +12,7 @@ from tvm import relax
 from graphopt.backend.arguments import Packed
 from graphopt.backend.constants import Constants
 from graphopt.backend.emitters import is_emitted
+from graphopt.backend.kernels.narrow import is_even
 from graphopt.backend.layout import stored_shape
 from graphopt.backend.lower import Lowered, lower_region, value_at
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of

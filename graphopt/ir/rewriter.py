@@ -142,10 +142,13 @@ class Rewriter:
         The fused node's inputs are the values that the body uses from outside, in order of first use.
 
         Raises:
-            RewriteError: another value of theirs is used outside.
+            RewriteError: another value of theirs is used outside, or a node is named twice.
         """
         transaction = self._transaction()
         inside = dict.fromkeys(nodes)
+        if len(inside) != len(nodes):
+            twice = next(node for node in inside if nodes.count(node) > 1)
+            raise RewriteError(f'rule "{transaction.rule}": {twice.label} is twice among the nodes to fuse')
         escaping = [
             v
             for n in nodes

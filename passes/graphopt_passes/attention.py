@@ -57,14 +57,14 @@ def attention_of(node: Node) -> tuple[list[Node], Value] | None:
     if after is None or not _is_last_axis(after[-1]):
         return None
     before = _down_to(after[-1].inputs[0], "MatMul")
-    if before is None or not _is_product(before[-1]):
+    if before is None or not _is_product(before[-1]) or not _has_batches_of(node.output, weights):
         return None
     members = [node, *after, *before]
     if len(set(members)) != len(members):
         return None
-    members += [
-        m for value in (values, *before[-1].inputs) if value is not None for m in _lead(value, members)
-    ]
+    for value in (values, *before[-1].inputs):
+        # An operand may be two of these, which then have their lead in common.
+        members += [] if value is None else list(_lead(value, members))
     output = node.output
     user = output.uses[0].user if output.num_uses == 1 and not output.is_output else None
     if isinstance(user, Node) and user.op_type == "Transpose":
@@ -96,6 +96,12 @@ def _is_product(node: Node) -> bool:
 def _is_last_axis(softmax: Node) -> bool:
     shape = softmax.output.tensor.shape
     return shape is not None and softmax.attrs.get("axis", -1) in (-1, len(shape) - 1)
+
+
+def _has_batches_of(result: Value | None, weights: Value | None) -> bool:
+    """Whether there is one matrix of results for each of weights, and no matrix of weights is used for several."""
+    shapes = [value.tensor.shape for value in (result, weights) if value is not None]
+    return len(shapes) == 2 and None not in shapes and shapes[0][:-2] == shapes[1][:-2]  # type: ignore[index]
 
 
 def _down_to(value: Value | None, op: str) -> list[Node] | None:

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from onnx import helper
 
 import graphopt as go
+from graphopt.ir.rewriter import Rewriter
+from graphopt.ops import SEMANTICS
 from graphopt.targets import Target
 from tests.backend.programs import assert_close, expected_of, numbers, outputs_of, program
 
@@ -129,3 +131,81 @@ def test_what_is_used_elsewhere_is_computed(used: str) -> None:
     assert together == (used == "q3")
     for ours, theirs in zip(outputs_of(optimized, inputs), expected_of(graph, inputs), strict=True):
         assert_close(ours, theirs, 1e-5)
+
+
+CHAIN = [N("MatMul", ["q", "k"], ["s"]), N("Softmax", ["s"], ["p"], axis=-1), N("MatMul", ["p", "v"], ["y"])]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(2, 0, 4, 5), (0, 3, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)],
+    ids=["keys", "queries", "depth", "columns"],
+)
+@pytest.mark.parametrize("symbolic", [False, True])
+def test_attention_of_nothing(sizes: tuple[int, int, int, int], symbolic: bool) -> None:
+    queries, keys, depth, columns = sizes
+    inputs = {
+        "q": numbers(0, 2, queries, depth),
+        "k": numbers(1, 2, depth, keys),
+        "v": numbers(2, 2, keys, columns),
+    }
+    dims = {"q": ["b", "q", "d"], "k": ["b", "d", "k"], "v": ["b", "k", "c"]} if symbolic else None
+    graph = program(CHAIN, inputs, dims=dims)
+    for pipeline in ("fuse-attention", "eliminate-dead-code"):
+        optimized = go.optimize(graph, pipeline)
+        assert optimized.nodes[0].is_fused == (pipeline == "fuse-attention")
+        (ours,) = outputs_of(optimized, inputs)
+        assert_close(ours, expected_of(graph, inputs)[0])
+
+
+def test_values_with_more_batches_than_weights_are_left_alone() -> None:
+    inputs = {"q": numbers(0, 2, 4, 8), "k": numbers(1, 2, 8, 6), "v": numbers(2, 3, 2, 6, 5)}
+    graph = program(CHAIN, inputs)
+    optimized = go.optimize(graph, "fuse-attention")
+    assert not any(node.is_fused for node in optimized.nodes)
+    (ours,) = outputs_of(optimized, inputs)
+    assert_close(ours, expected_of(graph, inputs)[0])
+
+
+def test_operands_that_share_their_lead() -> None:
+    inputs = {"x": numbers(0, 2, 4, 4), "v": numbers(1, 2, 4, 5)}
+    nodes = [N("Mul", ["x", "half"], ["t"]), N("MatMul", ["t", "t"], ["s"]), *CHAIN[1:]]
+    graph = program(nodes, inputs, {"half": np.float32(0.5)})
+    optimized = go.optimize(graph, "fuse-attention")
+    (region,) = optimized.nodes
+    assert [node.op for node in region.body] == ["Mul", "MatMul", "Softmax", "MatMul"]
+    (ours,) = outputs_of(optimized, inputs)
+    assert_close(ours, expected_of(graph, inputs)[0])
+
+
+SQUARE = {"q": numbers(0, 2, 4, 4), "k": numbers(1, 2, 4, 4), "v": numbers(2, 2, 4, 4)}
+LOOKALIKES = {
+    "softmax over rows": [CHAIN[0], N("Softmax", ["s"], ["p"], axis=1), CHAIN[2]],
+    "weights on the right": [*CHAIN[:2], N("MatMul", ["v", "p"], ["y"])],
+    "softmax of an operand": [
+        N("Softmax", ["q"], ["p"], axis=-1), N("MatMul", ["q", "k"], ["s"]), N("MatMul", ["p", "s"], ["y"]),
+    ],
+    "scores are the values": [*CHAIN[:2], N("MatMul", ["p", "s"], ["y"])],
+    "scores beside the weights": [*CHAIN[:2], N("Mul", ["p", "s"], ["t"]), N("MatMul", ["t", "v"], ["y"])],
+    "transposed scores": [
+        CHAIN[0], N("Transpose", ["s"], ["t"], perm=[0, 2, 1]), N("Softmax", ["t"], ["p"], axis=-1), CHAIN[2],
+    ],
+    "transposed weights": [*CHAIN[:2], N("Transpose", ["p"], ["t"], perm=[0, 2, 1]), N("MatMul", ["t", "v"], ["y"])],
+    "a reduction between": [
+        CHAIN[0], N("ReduceMax", ["s", "last"], ["m"], keepdims=1), N("Sub", ["s", "m"], ["t"]),
+        N("Softmax", ["t"], ["p"], axis=-1), CHAIN[2],
+    ],
+    "softmax beside the result": [*CHAIN[:2], N("MatMul", ["q", "v"], ["r"]), N("Add", ["r", "p"], ["y"])],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LOOKALIKES)
+def test_regions_that_only_look_like_attention(what: str) -> None:
+    """One region with two products and a softmax, which is no attention all the same."""
+    graph = program(LOOKALIKES[what], SQUARE, {"last": np.array([-1], I64)})
+    nodes = list(graph.nodes)
+    rewriter = Rewriter(graph, SEMANTICS)
+    with rewriter.rewrite("all"):
+        rewriter.fuse(nodes, graph.outputs[0])
+    (ours,) = outputs_of(graph, SQUARE)
+    assert_close(ours, expected_of(graph, SQUARE)[0])

@@ -70,3 +70,27 @@ def test_other_scales_stay_with_the_weights(what: str) -> None:
     assert [node.op for node in optimized.nodes] == [node.op for node in graph.nodes]
     (ours,) = outputs_of(optimized, {"x": x})
     assert_close(ours, expected_of(graph, {"x": x})[0])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_large_numbers_that_meet_no_weights(target: str) -> None:
+    """The results come from the small numbers, and are as exact as sums of floats; other layers are not touched."""
+    q = weights(64, 32)
+    q[5] = 0
+    constants = {"q": q, "r": weights(64, 32), "s": np.float32(0.01)}
+    nodes = [
+        N("Cast", ["q"], ["f"], to=1),
+        N("Mul", ["f", "s"], ["w"]),
+        N("MatMul", ["x", "w"], ["y"]),
+        N("Cast", ["r"], ["g"], to=1),
+        N("Mul", ["g", "s"], ["v"]),
+        N("MatMul", ["x", "v"], ["z"]),
+    ]
+    x = numbers(0, 9, 64)
+    x[:, 5] = 1e6
+    for outputs in (("y", "z"), ("z", "y")):
+        graph = program(nodes, {"x": x}, constants, outputs=outputs)  # type: ignore[arg-type]
+        optimized = go.optimize(graph, "O2", target=target)
+        compiled = outputs_of(optimized, {"x": x}, Target.parse(target))
+        for ours, theirs in zip(compiled, expected_of(graph, {"x": x}), strict=True):
+            assert_close(ours, theirs, 2e-6)

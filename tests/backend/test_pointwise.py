@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import helper
 
 from graphopt.backend.assemble import assemble
-from tests.backend.programs import NATIVE, check, numbers, outputs_of, program
+from tests.backend.programs import NATIVE, check, expected_of, numbers, outputs_of, program
 
 N = helper.make_node
 
@@ -181,3 +181,36 @@ def test_a_value_used_often_is_computed_once() -> None:
     nodes = [N("Add", [f"v{i}", f"v{i}"], [f"v{i + 1}"]) for i in range(40)]
     nodes[0].input[:] = ["x", "x"]
     check(nodes, {"x": numbers(0, 3, 21)}, outputs=["v40"], pipeline="fuse-regions{max_ops=64}")
+
+
+def test_the_ends_of_functions() -> None:
+    """Where functions become flat, or overflow; 0.5 x (1 + erf(x / sqrt(2))) written out is 0 far below 0."""
+    x = np.float32([-3e38, -1e4, -100, -89.4, -88.9, -30, -9.1, -5.6, 5.6, 9.1, 30, 88.9, 89.4, 90, 3e38])
+    x = np.concatenate([x, np.float32([np.nan, np.inf, -np.inf, 0.0, 1e-42])])
+    nodes = [
+        *(N(op, ["x"], [op]) for op in ("Sinh", "Cosh", "Tanh", "Erf", "Gelu")),
+        N("Gelu", ["x"], ["tanh"], approximate="tanh"),
+        N("Sigmoid", ["x"], ["sigmoid"]),
+        N("Mul", ["x", "sigmoid"], ["Silu"]),
+        N("Mul", ["x", "root"], ["inner"]),
+        N("Erf", ["inner"], ["erf"]),
+        N("Add", ["erf", "one"], ["sum"]),
+        N("Mul", ["x", "sum"], ["decomposed"]),
+    ]
+    constants = {"root": np.float32(np.sqrt(0.5)), "one": np.float32(1)}
+    names = ("Sinh", "Cosh", "Tanh", "Erf", "Gelu", "tanh", "decomposed", "Silu")
+    graph = program(nodes, {"x": x}, constants, outputs=names)
+    *others, silu = outputs_of(graph, {"x": x})
+    for name, ours, theirs in zip(names, others, expected_of(graph, {"x": x}), strict=False):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=0 if name in ("Sinh", "Cosh") else 5e-7)
+    # ONNX Runtime's sigmoid is coarse.
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.testing.assert_allclose(silu, x / (1 + np.exp(-x.astype(np.float64))), rtol=2e-6, atol=2e-36)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.float32])
+@pytest.mark.parametrize("exponent", [0, 2, 3, 4, 7])
+def test_constant_powers(dtype: type, exponent: int, capfd: pytest.CaptureFixture[str]) -> None:
+    x = np.arange(-9, 10).astype(dtype)
+    check([N("Pow", ["x", "e"], ["y"])], {"x": x}, {"e": np.array(exponent, dtype)})
+    assert "Warning" not in capfd.readouterr().err

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from tests.backend.programs import check, numbers
+from graphopt.errors import InputError
+from tests.backend.programs import assert_close, check, expected_of, numbers, outputs_of, program
 
 N = helper.make_node
 
@@ -192,3 +193,58 @@ def test_lstm(direction: str, hidden: int, inputs: int) -> None:
     check([full], {"x": x, **state}, constants, outputs=["y", "yh", "yc"], dims=dims)
     del constants["b"]
     check([N("LSTM", ["x", "w", "r"], ["y"], **attrs)], {"x": x}, constants)
+
+
+@pytest.mark.parametrize("transposed", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_gemm_takes_an_unknown_depth_from_its_weights(transposed: tuple[int, int]) -> None:
+    x, w = numbers(0, 5, 16), numbers(1, 16, 8)
+    a, b = (np.ascontiguousarray(m.T) if t else m for m, t in zip((x, w), transposed, strict=True))
+    node = N("Gemm", ["x", "w", "c"], ["y"], transA=transposed[0], transB=transposed[1])
+    dims = {"x": ["k", "n"] if transposed[0] else ["n", "k"]}
+    check([node], {"x": a}, {"w": b, "c": numbers(2, 8)}, dims=dims)
+
+
+@pytest.mark.parametrize("weights", [(16, 8), (16,), (2, 16, 8)])
+def test_matmul_takes_an_unknown_depth_from_its_weights(weights: tuple[int, ...]) -> None:
+    graph = program(
+        [N("MatMul", ["x", "w"], ["y"])],
+        {"x": numbers(0, 5, 16)},
+        {"w": numbers(1, *weights)},
+        dims={"x": ["n", "k"]},
+    )
+    inputs = {"x": numbers(0, 5, 16)}
+    for ours, theirs in zip(outputs_of(graph, inputs), expected_of(graph, inputs), strict=True):
+        assert_close(ours, theirs)
+    with pytest.raises(InputError, match="columns of the left and rows of the right"):
+        outputs_of(graph, {"x": numbers(0, 5, 15)})
+
+
+@pytest.mark.parametrize("zero", [(), (8,)])
+def test_integer_products_take_an_unknown_depth_from_their_weights(zero: tuple[int, ...]) -> None:
+    inputs = {"x": numbers(0, 5, 16, dtype=np.uint8)}
+    constants = {
+        "w": numbers(1, 16, 8, dtype=np.int8), "xz": np.uint8(3), "wz": numbers(2, *zero, dtype=np.int8),
+        "s": np.float32(0.1), "oz": np.uint8(128), "none": np.int8(0),
+    }  # fmt: skip
+    nodes = [
+        N("MatMulInteger", ["x", "w", "xz", "wz"], ["y"]),
+        N("QLinearMatMul", ["x", "s", "xz", "w", "s", "none", "s", "oz"], ["z"]),
+    ]
+    check(nodes, inputs, constants, outputs=("y", "z"), dims={"x": ["n", "k"]})
+
+
+@pytest.mark.parametrize("sizes", [(0, 4, 5), (3, 0, 5), (3, 4, 0), (0, 0, 0)])
+@pytest.mark.parametrize("constant", [True, False])
+def test_products_of_nothing(sizes: tuple[int, int, int], constant: bool) -> None:
+    m, k, n = sizes
+    x, w = numbers(0, m, k), numbers(1, k, n)
+    inputs, constants = ({"x": x}, {"w": w}) if constant else ({"x": x, "w": w}, {})
+    nodes = [N("MatMul", ["x", "w"], ["p"]), N("Gemm", ["x", "w"], ["g"]), N("Relu", ["p"], ["y"])]
+    check(nodes, inputs, constants, outputs=("y", "g"), pipeline="fuse-regions")
+    check(nodes, inputs, constants, outputs=("y", "g"), dims={"x": ["m", k]}, pipeline="fuse-regions")
+
+
+def test_dynamic_quantization_of_zeros() -> None:
+    outputs = ("y", "scale", "zero")
+    for x in (np.zeros(7, np.float32), np.float32([0, 0, 5]), np.float32([-3, -1])):
+        check([N("DynamicQuantizeLinear", ["x"], list(outputs))], {"x": x}, outputs=outputs)

@@ -254,6 +254,14 @@ def test_fusing_refuses_values_used_outside() -> None:
     assert graphs_equal(graph, before) is None
 
 
+def test_a_node_is_fused_once() -> None:
+    graph = chain("Neg", "Abs", "Relu")
+    nodes, before = graph.nodes, copy_graph(graph)
+    with pytest.raises(RewriteError, match=r"n1.*twice"):
+        _fuse(graph, [nodes[1], *nodes[1:3]], nodes[2].output)
+    assert graphs_equal(graph, before) is None
+
+
 @pytest.mark.parametrize("field", ["op", "domain", "inputs", "outputs", "attrs", "regions"])
 def test_a_node_can_t_be_changed_behind_the_rewriter_s_back(field: str) -> None:
     node = chain("Neg").nodes[0]

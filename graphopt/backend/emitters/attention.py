@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.emitters.matmul import Matrices, lies_transposed, matrices
-from graphopt.backend.emitters.registry import Work
+from graphopt.backend.emitters.registry import EMITTERS, Work
 from graphopt.backend.kernels.arithmetic import Arithmetic, float_arithmetic
 from graphopt.backend.kernels.emit import (
     at_most,
@@ -35,11 +35,12 @@ from graphopt.backend.kernels.machine import Machine, choose_tile, tile_cycles
 from graphopt.backend.kernels.math import bound_by, exp_of_negative
 from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
 from graphopt.backend.kernels.temporaries import temporary, vectorized
-from graphopt.backend.readers import Memory, flat_offset, variables_of
+from graphopt.backend.readers import READERS, Memory, flat_offset, variables_of
 from graphopt.backend.readers.movement import operand
-from graphopt.backend.region import KernelRegion, dtype_of
+from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Node, Value
+from graphopt.ops import Kind, info
 
 _QUERIES = (8, 32)
 """The fewest and the most queries of a block."""
@@ -61,14 +62,53 @@ def attention_in(region: KernelRegion) -> Attention | None:
     softmaxes = [node for node in region.nodes if node.op_type == "Softmax"]
     if len(products) != 2 or len(softmaxes) != 1 or len(region.outputs) != 1:
         return None
-    last = region.outputs[0].producer
+    (scores, result), (softmax,), (final,) = products, softmaxes, region.outputs
+    last = final.producer
     transpose = last if last is not None and last.op_type == "Transpose" else None
-    result = products[1]
-    source = result.outputs[0] if transpose is None else operand(transpose, 0)
-    fits = source is result.outputs[0] and (transpose is not None or last is result)
-    if not fits or dtype_of(result.outputs[0]) != "float32":
+    if (final if transpose is None else operand(transpose, 0)) is not result.outputs[0]:
         return None
-    return Attention(products[0], softmaxes[0], result, transpose)
+    parts = Attention(scores, softmax, result, transpose)
+    return parts if _is_in_shape(parts) and _is_connected(region, parts) else None
+
+
+def _is_in_shape(parts: Attention) -> bool:
+    """Whether scores, weights and result are the same batches of float32 matrices."""
+    scores, result = parts.scores.outputs[0], parts.result.outputs[0]
+    shape, weights = shape_of(scores), parts.softmax.outputs[0]
+    operands = [operand(node, index) for node in (parts.scores, parts.result) for index in (0, 1)]
+    return (
+        all(dtype_of(value) == "float32" for value in (scores, weights, result))
+        and all(len(shape_of(value)) >= 2 for value in operands)
+        and shape_of(operand(parts.softmax, 0)) == shape_of(weights) == shape
+        and shape_of(operand(parts.result, 0)) == shape
+        and shape_of(result)[:-1] == shape[:-1]
+        and parts.softmax.attrs.get("axis", -1) in (-1, len(shape) - 1)
+    )
+
+
+def _is_connected(region: KernelRegion, parts: Attention) -> bool:
+    """Whether softmax is of an elementwise function of the scores, the result of one of the weights, and
+    everything else can be read where it is needed, without these."""
+    scores, weights = parts.scores.outputs[0], parts.softmax.outputs[0]
+    shape, heavy = shape_of(scores), (parts.scores, parts.softmax, parts.result)
+    others = [node for node in region.nodes if node not in heavy]
+    if any(node.domain or node.op not in READERS or node.op in EMITTERS for node in others):
+        return False
+    # What each value is made of; None where not by elementwise functions alone.
+    made: dict[Value, Node | None] = {scores: parts.scores, weights: parts.softmax}
+    for node in others:
+        of = {made[value] for value in node.inputs if value in made}
+        if not of:
+            continue
+        kind = info(node)
+        pointwise = kind is not None and kind.kind is Kind.ELEMENTWISE and len(of) == 1
+        for value in node.outputs:
+            made[value] = next(iter(of)) if pointwise and shape_of(value) == shape else None
+    return (
+        made.get(operand(parts.softmax, 0)) is parts.scores
+        and made.get(operand(parts.result, 0)) is parts.softmax
+        and not any(value in made for value in (*parts.scores.inputs, operand(parts.result, 1)))
+    )
 
 
 def emit_attention(work: Work, attention: Attention, out: Any) -> None:
@@ -84,7 +124,7 @@ def block_of_queries(machine: Machine, queries: Expr, widths: tuple[int | None, 
     """How many queries are done at once: as register tiles for ``widths`` (vectors of both products) fit best."""
     low, high = _QUERIES
     if isinstance(queries, int) and queries <= low:
-        return queries
+        return max(queries, 1)
 
     def cycles(rows: int) -> float:
         blocks = -(-queries // rows) if isinstance(queries, int) else 1 / rows
@@ -320,7 +360,9 @@ class _Block:
             _in_vectors(keys, lanes, power)
         total = _folded(keys, lanes, lambda x, y: x + y, 0.0, lambda j: room[row + j])
         factor = register(1, "float32")
-        T.buffer_store(factor, T.cast(1, "float32") / total, [0])
+        one = T.cast(1, "float32")
+        # Over no keys the sum is 0, and so is each result.
+        T.buffer_store(factor, tirx.Select(tirx.EQ(i64(keys), i64(0)), one, one / total), [0])
         weights, given = parts.softmax.outputs[0], operand(parts.result, 0)
         if given is not weights:
             at = (*self.at, self.first + m)

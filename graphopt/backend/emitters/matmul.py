@@ -33,6 +33,7 @@ from graphopt.backend.kernels.int8 import (
 )
 from graphopt.backend.kernels.narrow import (
     emit_narrow,
+    is_even,
     is_narrow,
     pack_narrow_weights,
     packed_narrow_shape,
@@ -94,11 +95,24 @@ def matrices(work: Work, node: Node, second: int = 1) -> Matrices:
 
     m: Dim = 1 if vector_a else a[-2]
     n: Dim = 1 if vector_b else b[-1]
-    return Matrices(batch, m, n, a[-1], left, right, out)
+    k = known(a[-1], b[0] if vector_b else b[-2])
+    return Matrices(batch, m, n, k, left, right, out)
+
+
+def known(one: Dim, other: Dim) -> Dim:
+    """Of two sizes that are the same, which is checked at the call, the one that is a number if one is."""
+    return one if isinstance(one, int) else other
+
+
+def _is_empty(node: Node) -> bool:
+    """Whether there is nothing to compute, for which the kernels have no tiles."""
+    return 0 in shape_of(node.outputs[0])
 
 
 @emitter("MatMul")
 def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    if _is_empty(node):
+        return
     shape = matrices(work, node)
     if work.stages is not None or dtype_of(node.outputs[0]) not in _FLOATS:
         fold_matmul(work, node, sinks[0], shape, float_factors(work, node))
@@ -115,6 +129,8 @@ def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
 
 @emitter("MatMulInteger")
 def _matmul_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    if _is_empty(node):
+        return
     shape = matrices(work, node)
     zeros = node.input(2), node.input(3)
     if emit_integer_matmul(work, node, sinks[0], shape, operand(node, 1), zeros):
@@ -128,14 +144,16 @@ def _matmul_integer(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
 
 @emitter("Gemm")
 def _gemm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
+    if _is_empty(node):
+        return
     context = work.context
     trans_a, trans_b = bool(node.attrs.get("transA", 0)), bool(node.attrs.get("transB", 0))
-    a, result = shape_of(operand(node, 0)), shape_of(node.outputs[0])
+    a, b, result = shape_of(operand(node, 0)), shape_of(operand(node, 1)), shape_of(node.outputs[0])
     shape = Matrices(
         (),
         result[0],
         result[1],
-        a[0] if trans_a else a[1],
+        known(a[0] if trans_a else a[1], b[1] if trans_b else b[0]),
         lambda at: (at[1], at[0]) if trans_a else at,
         lambda at: (at[1], at[0]) if trans_b else at,
         list,
@@ -249,7 +267,9 @@ def _narrow(work: Work, node: Node, sink: Sink, shape: Matrices, source: Value) 
     """A constant matrix of 8-bit integers times floats, by integers where the target has the instruction."""
     target = work.target
     spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
-    if not is_narrow(spec, target):
+    even = is_even(work.context.region.constants[source].numpy())
+    work.context.consulted["even", source] = even
+    if not even or not is_narrow(spec, target):
         _packed(work, node, sink, shape, lambda data: data, source)
         return
     packed_shape = packed_narrow_shape(spec, target)

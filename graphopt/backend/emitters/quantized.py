@@ -33,16 +33,16 @@ def _dynamic_quantize(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
         low = row.fold(tirx.min, highest("float32"), element)
 
         def scale(place: Place) -> Expr:
-            return (tirx.max(high(place), zero) - tirx.min(low(place), zero)) / tirx.const(255, "float32")
+            """A step of the range, and 1 where all numbers are 0."""
+            step = (tirx.max(high(place), zero) - tirx.min(low(place), zero)) / tirx.const(255, "float32")
+            return tirx.Select(step == zero, tirx.const(1, "float32"), step)
 
         def zero_point(place: Place) -> Expr:
-            bottom = tirx.min(low(place), zero)
-            safe = tirx.Select(scale(place) > zero, scale(place), tirx.const(1, "float32"))
-            return tirx.nearbyint(tirx.min(tirx.max(zero - bottom / safe, zero), tirx.const(255, "float32")))
+            steps = zero - tirx.min(low(place), zero) / scale(place)
+            return tirx.nearbyint(tirx.min(tirx.max(steps, zero), tirx.const(255, "float32")))
 
         def store(place: Place) -> None:
-            safe = tirx.Select(scale(place) > zero, scale(place), tirx.const(1, "float32"))
-            quantized = tirx.nearbyint(element(place) / safe) + zero_point(place)
+            quantized = tirx.nearbyint(element(place) / scale(place)) + zero_point(place)
             sinks[0](saturate(quantized, "uint8"), place.indices)
 
         if 0 in sinks:

@@ -34,13 +34,16 @@ _TANH = ((0.999999999964777, 0.14099947628019413, 0.00442693334631817, 4.2299170
           1.1132281360377305e-07, 3.6836606730397584e-11),
          (1.0, 0.47433280922473436, 0.02920453713109032, 0.0005010237157146236,
           2.6062226933654127e-06, 2.956634493379643e-09))  # fmt: skip
-_TANH_END = 9.0
+# Beyond this the number next to tanh's value is 1.
+_TANH_END = 9.0109
 # erf(x) = x P(x^2) / Q(x^2) on |x| <= 3.925
 _ERF = ((1.1283791695742182, 0.1924581526389654, 0.0555811635520719, 0.00419435297646602,
          0.0004056879304376097, 6.586588582703977e-06),
         (1.0, 0.5038950180306835, 0.11722195668303208, 0.016212625491077062, 0.001407427974129196,
          7.109658461555845e-05, 2.4888590556350854e-07))  # fmt: skip
 _ERF_END = 3.925
+# Beyond this sigmoid is no normal number.
+_SIGMOID_END = 87.33
 # log(1 + f) = f - f^2/2 + f^3 P(f) on [sqrt(1/2) - 1, sqrt(2) - 1]
 _LOG = (0.3333331043855709, -0.24999986623513368, 0.20002226696231853, -0.16669249576743006,
         0.1421865565173449, -0.12384368458702494, 0.11873012928104677, -0.1178970502678852,
@@ -56,7 +59,7 @@ def exp_of_negative(x: Expr) -> Expr:
     """e to the power x of a float32 that is not above 0; what would be no normal number is 0."""
 
     def value(x: Expr) -> Expr:
-        return tirx.Select(x < _f32(-87.0), _f32(0.0), _exp_between(x, -87.0, None))
+        return tirx.Select(x < _f32(-87.0), _f32(0.0), _exp_above(x, -87.0))
 
     return _let(x, value)
 
@@ -72,10 +75,12 @@ def tanh(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)); of float32, what would be no normal number is 0."""
     return _by_type(
         x,
-        lambda v: _one(v) / (_one(v) + _exp_between(-v, -87.0, 88.3)),
+        lambda v: tirx.Select(
+            v < _f32(-_SIGMOID_END), _f32(0.0), _one(v) / (_one(v) + _exp_above(-v, -87.0))
+        ),
         lambda v: _one(v) / (_one(v) + T.exp(-v)),
     )
 
@@ -156,12 +161,9 @@ def _exp(x: Expr) -> Expr:
     return _let(clipped, lambda v: _reduced(v, product))
 
 
-def _exp_between(x: Expr, low: float, high: float | None) -> Expr:
-    """e to the power x, x first brought between two ends at which 2^n is a normal number."""
+def _exp_above(x: Expr, low: float) -> Expr:
+    """e to the power x, or to ``low`` if that is more; of no meaning where it is above 88."""
     clipped = _let(x, lambda v: tirx.Select(v < _f32(low), _f32(low), v))
-    if high is not None:
-        end = high
-        clipped = _let(clipped, lambda v: tirx.Select(v > _f32(end), _f32(end), v))
     return _let(clipped, lambda v: _reduced(v, lambda power, e: power * _power_of_two(e)))
 
 
@@ -170,13 +172,10 @@ def _power_of_two(e: Expr) -> Expr:
 
 
 def _odd_quotient(x: Expr, end: float, parts: tuple[Sequence[float], Sequence[float]]) -> Expr:
-    """x P(x^2) / Q(x^2), with x kept within ``end`` of 0."""
-
-    def quotient(v: Expr) -> Expr:
-        return _let(v * v, lambda z: v * _polynomial(z, parts[0]) / _polynomial(z, parts[1]))
-
-    above = tirx.Select(x < _f32(-end), _f32(-end), x)
-    return _let(above, lambda v: _let(tirx.Select(v > _f32(end), _f32(end), v), quotient))
+    """x P(x^2) / Q(x^2) within ``end`` of 0, beyond it 1 with the sign of x."""
+    inner = _let(x * x, lambda z: x * _polynomial(z, parts[0]) / _polynomial(z, parts[1]))
+    # NaN is beyond neither end.
+    return tirx.Select(x > _f32(end), _f32(1.0), tirx.Select(x < _f32(-end), _f32(-1.0), inner))
 
 
 def _tanh(x: Expr) -> Expr:

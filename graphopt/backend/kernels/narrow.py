@@ -2,11 +2,20 @@
 
     out[m, n] = sum over k of a[m, k] * w[k, n],   w constant numbers of 8 bits
 
-A row of `a` is divided by a power of its largest number into integers of 23 bits, which are cut into
-three *planes* of 8 bits. A dot-product instruction multiplies four times as many numbers as a
-multiply-add of floats, so that three planes take three quarters of the time, and weights a quarter of
-the memory. The integers are off by half a unit, 2^-23 of the row's largest number: as much as rounding
-costs in a sum of floats. A row with a number that is not finite gives NaN.
+A row of `a` is divided by its largest number into integers of 23 bits, which are cut into three
+*planes* of 8 bits. A dot-product instruction multiplies four times as many numbers as a multiply-add of
+floats, so that three planes take three quarters of the time, and weights a quarter of the memory.
+
+Exactness: the integers are off by up to half a unit, 1.2e-7 of the row's largest number, so that
+
+    |error of out[m, n]| <= 1.2e-7 * max_k |a[m, k]| * sum_k |w[k, n]|  +  3e-7 * |out[m, n]|
+
+A sum of floats has |a[m, k]| where this has the largest of them. That matters where the largest meets
+weights that are small in all columns: what is left then is the sum of the others, with an error of the
+size of the largest. `is_even` tells weights with such a row from those with which the error stays below
+1e-5 of the row's largest result (by three standard deviations), whatever the numbers in the row are, as
+long as its large numbers don't cancel each other. Denormal numbers are as exact as others. A row with a
+number that is not finite gives NaN, also where a sum of floats gives an infinity.
 """
 
 from __future__ import annotations
@@ -49,8 +58,10 @@ Store: TypeAlias = Callable[[Expr, tuple[Expr, Expr]], None]
 _PLANES = 3
 _LEVELS = 4194000.0
 """What a row's largest number becomes; a bit less than 2^22, up to which the rounding below is right."""
-_LEAST = 1e-30
-"""What a row's largest number is taken for at least: its inverse must be a normal number."""
+_SMALL = 2.0**-40
+_ENLARGED = 2.0**80
+"""What rows of numbers below `_SMALL` are multiplied by, so that the inverse of the largest is finite."""
+_MOST_UNEVEN = 48.0
 _ROUND = 12582912.0
 _ROUND_BITS = 0x4B400000
 # Added to the integers, which makes them positive; and what the highest plane holds of it.
@@ -71,6 +82,21 @@ def is_narrow(spec: GemmSpec, machine: Machine) -> bool:
         and spec.n % (machine.vector_bits // 32) == 0
         and spec.k <= _MOST_TERMS
     )
+
+
+def is_even(w: Array) -> bool:
+    """Whether, by weights int8 [k, n], a row's largest number always stands out in some result.
+
+    The root of a column's sum of squares times 0.29 units, the standard deviation of rounding, is what a
+    result is off by; the least that the largest number adds to some result is itself times the largest
+    weight of its row.
+    """
+    if not w.size:
+        return True
+    sizes = np.abs(w.astype(np.float32))
+    column = np.sqrt(np.square(sizes).sum(axis=0).max())
+    reached = sizes.max(axis=1).min()
+    return bool(column <= _MOST_UNEVEN * reached)
 
 
 def _arithmetic(machine: Machine) -> IntegerArithmetic:
@@ -151,7 +177,7 @@ class _Kernel:
     words: Buffer
     """[row, plane, word]"""
     units: Buffer
-    """For each row what one unit of its integers stands for."""
+    """For each row what `_LEVELS` units of its integers stand for."""
     w: Buffer
     store: Store
 
@@ -199,22 +225,22 @@ def _emit_planes(kernel: _Kernel, m: Expr) -> None:
         with vectorized(wide) as lane:
             T.buffer_store(tops, T.max(tops[lane], tops[lane + wide]), [lane])
     T.buffer_store(top, T.max(top[0], T.max(tops[0], tops[1])), [0])
-    least = tirx.IntImm("int32", int(np.float32(_LEAST).view(np.int32)))
-    largest, scale = register(1, "float32"), register(1, "float32")
-    T.buffer_store(largest, T.reinterpret("float32", T.max(top[0], least)), [0])
-    T.buffer_store(scale, _f32(_LEVELS) / largest[0], [0])
+    largest, scales = register(1, "float32"), register(2, "float32")
+    # The least number but 0 where all are 0, for the division.
+    T.buffer_store(largest, T.reinterpret("float32", T.max(top[0], tirx.IntImm("int32", 1))), [0])
+    T.buffer_store(scales, tirx.Select(largest[0] < _f32(_SMALL), _f32(_ENLARGED), _f32(1.0)), [0])
+    T.buffer_store(scales, _f32(_LEVELS) / (largest[0] * scales[0]), [1])
     finite = top[0] < tirx.IntImm("int32", int(np.float32(np.inf).view(np.int32)))
-    unit = tirx.Select(finite, largest[0] * _f32(1.0 / _LEVELS), _f32(float("nan")))
-    T.buffer_store(kernel.units, unit, [m])
-    _emit_words(kernel, m, scale)
+    T.buffer_store(kernel.units, tirx.Select(finite, largest[0], _f32(float("nan"))), [m])
+    _emit_words(kernel, m, scales)
 
 
-def _emit_words(kernel: _Kernel, m: Expr, scale: Buffer) -> None:
+def _emit_words(kernel: _Kernel, m: Expr, scales: Buffer) -> None:
     k, lanes = kernel.spec.k, kernel.lanes
     starts = [bind((m * _PLANES + plane) * kernel.depth) for plane in range(_PLANES)]
 
     def integer(index: Expr) -> Expr:
-        x = kernel.a(m, index) * scale[0] + _f32(_ROUND)
+        x = kernel.a(m, index) * scales[0] * scales[1] + _f32(_ROUND)
         return temporary(T.reinterpret("int32", x) + tirx.IntImm("int32", _OFFSET - _ROUND_BITS))
 
     def put(word: Expr, integers: list[Expr]) -> None:
@@ -290,4 +316,4 @@ def _emit_tile(kernel: _Kernel, panel: Expr, m: Expr, rows: int, number: Expr | 
                 high, middle, low = (kept[lane].astype("float32") for kept in sums)
                 total = high * _f32(65536.0) + (middle * _f32(256.0) + low)
                 column = panel * width + v * lanes + lane
-                kernel.store(total * kernel.units[m + row], (m + row, column))
+                kernel.store(total * _f32(1.0 / _LEVELS) * kernel.units[m + row], (m + row, column))

@@ -20,6 +20,7 @@ from graphopt.ir.graph import Node
 
 _NARROW = ("float16", "bfloat16")
 _FMOD = {"float32": "fmodf", "float64": "fmod"}
+_POW = {"float32": "powf", "float64": "pow"}
 _SQRT_HALF = math.sqrt(0.5)
 
 
@@ -136,11 +137,17 @@ def _sign(x: Expr) -> Expr:
     return tirx.Select(x > zero, one, tirx.Select(x < zero, const(-1, x), zero if not is_float(x) else x))
 
 
+def _half_exp(context: Context, x: Expr) -> Expr:
+    """exp(x) / 2, which is finite for some x for which exp(x) is not."""
+    root = context.bind(context.math("exp", const(0.5, x) * x))
+    return const(0.5, x) * root * root
+
+
 def _sinh(context: Context, x: Expr) -> Expr:
     """Near 0 the difference of exponentials would cancel."""
     half = context.bind(context.math("tanh", const(0.5, x) * x))
     small = const(2, x) * half / (const(1, x) - half * half)
-    large = const(0.5, x) * (context.math("exp", x) - context.math("exp", -x))
+    large = _half_exp(context, x) - _half_exp(context, -x)
     return tirx.Select(tirx.abs(x) < const(1, x), small, large)
 
 
@@ -198,10 +205,7 @@ _TRANSCENDENTAL = (
 for _name in _TRANSCENDENTAL:
     _unary(_name, lambda context, node, x: context.math(node.op.lower(), x))
 
-_unary(
-    "Cosh",
-    lambda context, node, x: const(0.5, x) * (context.math("exp", x) + context.math("exp", -x)),
-)
+_unary("Cosh", lambda context, node, x: _half_exp(context, x) + _half_exp(context, -x))
 _unary("Sinh", lambda context, node, x: _sinh(context, x))
 _unary("Abs", lambda context, node, x: x if type_of(x).startswith("uint") else tirx.abs(x))
 _unary("Neg", lambda context, node, x: -x)
@@ -333,7 +337,7 @@ def _pow(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     x, y = args
     if not is_float(x):
         # Exact for every power whose result a float64 holds.
-        return tirx.pow(x.astype("float64"), y.astype("float64"))
+        return _power(x.astype("float64"), y.astype("float64"))
     exponent = context.constant(node.inputs[1])
     if exponent is not None and exponent.size == 1:
         known = float(exponent.reshape(-1)[0])
@@ -342,7 +346,12 @@ def _pow(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
             return base if known == 1 else base * base if known == 2 else base * base * base
         if known == 0.5:
             return tirx.sqrt(x)
-    return tirx.pow(x, y.astype(type_of(x)))
+    return _power(x, y.astype(type_of(x)))
+
+
+def _power(x: Expr, y: Expr) -> Expr:
+    # Not `tirx.pow`: TVM advises against constant powers from 3 on, on the user's standard error.
+    return tirx.call_pure_extern(type_of(x), _POW[type_of(x)], x, y)
 
 
 @_pointwise("PRelu")

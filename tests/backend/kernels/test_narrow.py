@@ -13,7 +13,13 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.gemm import GemmSpec
-from graphopt.backend.kernels.narrow import emit_narrow, is_narrow, pack_narrow_weights, packed_narrow_shape
+from graphopt.backend.kernels.narrow import (
+    emit_narrow,
+    is_even,
+    is_narrow,
+    pack_narrow_weights,
+    packed_narrow_shape,
+)
 from graphopt.backend.kernels.standalone import kernel_prim_func
 from graphopt.targets import Target
 
@@ -92,6 +98,36 @@ def test_a_row_of_zeros_and_rows_that_are_not_finite(machine: Target) -> None:
     assert not out[0].any()
     assert np.isnan(out[1:3]).all()
     np.testing.assert_allclose(out[3], 40, rtol=1e-6)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+def test_small_and_denormal_numbers_are_as_exact(machine: Target) -> None:
+    spec = GemmSpec(6, 32, 48)
+    rng = np.random.default_rng(4)
+    sizes = np.float64([[1e-45], [3e-42], [1e-38], [1e-31], [1e-12], [1e35]])
+    a = (rng.uniform(-1, 1, (6, 48)) * sizes).astype(np.float32)
+    w = rng.integers(-128, 128, (48, 32)).astype(np.int8)
+    expected = a.astype(np.float64) @ w
+    actual = run(built(spec, machine), spec, a, w, machine).astype(np.float64)
+    reach = np.abs(expected).max(axis=1, keepdims=True)
+    assert (np.abs(actual - expected) <= 1e-6 * reach + 2.0**-149).all()
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+def test_a_large_number_among_small_ones(machine: Target) -> None:
+    """Where the largest number meets the smallest weights that `is_even` lets pass."""
+    spec = GemmSpec(64, 64, 256)
+    rng = np.random.default_rng(5)
+    w = np.clip(rng.standard_normal((256, 64)) * 40, -127, 127).astype(np.int8)
+    w[17] = np.where(np.arange(64) == 3, 16, 0)
+    assert is_even(w)
+    a = rng.standard_normal((64, 256)).astype(np.float32)
+    a[:, 17] = 10.0 ** rng.uniform(2, 30, 64)
+    expected = a.astype(np.float64) @ w
+    actual = run(built(spec, machine), spec, a, w, machine)
+    error = np.abs(actual - expected).max(axis=1) / np.abs(expected).max(axis=1)
+    assert error.max() <= 1e-5
+    assert not is_even(np.where(np.arange(256)[:, None] == 17, w // 8, w))
 
 
 def test_what_it_does_not_do() -> None:
