@@ -125,6 +125,8 @@ class Artifact:
     def with_variants_of(self, other: Artifact) -> Artifact:
         """This artifact with the code of another one for the same model beside its own.
 
+        The runtime takes the first code that a machine can run, so what asks for most features stands first.
+
         Raises:
             CompileError: the two differ in inputs or outputs, or hold code for the same target.
         """
@@ -148,6 +150,7 @@ class Artifact:
                 weights[own] = array
                 names.append(own)
             variants.append(msgspec.structs.replace(variant, weights=tuple(names)))
+        variants.sort(key=lambda variant: -len(variant.required_features))
         return replace(
             self,
             variants=tuple(variants),

@@ -20,6 +20,7 @@ from graphopt.cli.options import (
 from graphopt.cli.output import counted, human_bytes, print_json, progress
 
 if TYPE_CHECKING:
+    from graphopt.backend.artifact import Artifact
     from graphopt.pipeline.pipeline import Verify
 
 
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     help="The artifact, a directory.",
 )
 @click.option(
-    "-t", "--target", default="native",
-    help="native, x86-64-v3, x86-64-v4, an LLVM CPU name, aarch64[:cpu], or cuda:sm_80 and the like.",
+    "-t", "--target", "targets", multiple=True, default=("native",), show_default="native",
+    help="native, x86-64-v3, x86-64-v4, an LLVM CPU name, aarch64[:cpu], or cuda:sm_80 and the like. Give it more "
+    "than once for code for several, of which a machine runs the best that it can.",
 )  # fmt: skip
 @click.option(
     "--winograd-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
@@ -48,7 +50,7 @@ def command(
     output: Path,
     dims: Mapping[str, int],
     input_shapes: Mapping[str, tuple[int | str, ...]],
-    target: str,
+    targets: tuple[str, ...],
     winograd_error: float | None,
     pipeline: str,
     verify: Verify,
@@ -59,24 +61,30 @@ def command(
     """Compile MODEL ahead of time into the artifact OUTPUT."""
     from graphopt.api import file_sha256
     from graphopt.backend.compile import WINOGRAD_ERROR, compile_graph
+    from graphopt.ir.builder import copy_graph
     from graphopt.pipeline import Context, Pipeline
     from graphopt.targets import Target
 
-    parsed, resolved = Pipeline.parse(pipeline), Target.parse(target)
-    context = Context(target=resolved, inputs=read_samples(data))
+    parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
+    samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)
-    graph = read_model(model, dims, input_shapes)
-    with progress("optimizing") as step:
-        parsed.run(graph, context=context, verify=verify, progress=step)
-    with progress("compiling") as step:
-        artifact = compile_graph(
-            graph,
-            resolved,
-            source_sha256=file_sha256(model),
-            winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error,
-            progress=step,
-        )
+    source, imported = file_sha256(model), read_model(model, dims, input_shapes)
+    artifact: Artifact | None = None
+    for target in resolved:
+        graph = copy_graph(imported)
+        with progress("optimizing") as step:
+            parsed.run(graph, context=Context(target=target, inputs=samples), verify=verify, progress=step)
+        with progress("compiling") as step:
+            compiled = compile_graph(
+                graph,
+                target,
+                source_sha256=source,
+                winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error,
+                progress=step,
+            )
+        artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
+    assert artifact is not None
     artifact.save(output)
     seconds = time.perf_counter() - started
     kernels = sum(len(variant.kernels) for variant in artifact.variants)
@@ -85,13 +93,14 @@ def command(
         print_json(
             {
                 "artifact": str(output),
-                "target": resolved.text,
+                "targets": [variant.target for variant in artifact.variants],
                 "kernels": kernels,
                 "bytes": size,
                 "seconds": seconds,
             }
         )
         return
+    names = " and ".join(variant.target for variant in artifact.variants)
     click.echo(
-        f"wrote {output}: {counted(kernels, 'kernel')} for {resolved.text}, {human_bytes(size)}, {seconds:.1f} s"
+        f"wrote {output}: {counted(kernels, 'kernel')} for {names}, {human_bytes(size)}, {seconds:.1f} s"
     )

@@ -16,6 +16,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from graphopt import runtime
+
 
 def graphopt(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Runs the command in a process of its own."""
@@ -550,3 +552,13 @@ def test_an_operator_that_onnx_lacks_is_called_so(folder: Path, tmp_path: Path) 
     onnx.save(model, tmp_path / "typo.onnx")
     done = graphopt("compile", tmp_path / "typo.onnx", "-o", tmp_path / "typo.gopt")
     assert_refused(done, "no such operator as Rleu")
+
+
+def test_one_artifact_for_two_levels_runs_the_higher(folder: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "both.gopt"
+    done = graphopt(
+        "compile", folder / "net.onnx", "-o", artifact, "-t", "x86-64-v2", "-t", "x86-64-v3", "--json"
+    )
+    assert json.loads(done.stdout)["targets"] == ["x86-64-v3", "x86-64-v2"]
+    with runtime.load(artifact) as executable:
+        assert executable.variant.target == "x86-64-v3"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graph_strategies import ATTRS, TYPES, graphs, tensors
+from graph_strategies import ATTRS, IN_BLOCKS, TYPES, graphs, tensors
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -146,7 +146,7 @@ def test_numbers_are_short_and_exact(value: Attr, text: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(TYPES)
+@given(TYPES | IN_BLOCKS)
 @example(SequenceType(tensor("f32", sym("a)b"), sym("]"))))
 def test_every_type_comes_back(type: Type) -> None:
     assert parse_type(str(type)) == type
