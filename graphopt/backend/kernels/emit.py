@@ -104,11 +104,17 @@ def whole_or_tail(index: Expr, extent: Expr, width: int, body: Callable[[Expr], 
 
 
 def unflatten(index: Expr, extents: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    """The index along each of `extents` of a flat index; the first extent need not be known."""
+    """The index along each of `extents` of a flat index; the first extent need not be known.
+
+    Without remainders: flattened again, quotients cancel, and what was contiguous is so still. TVM's
+    simplifier does not always see it of quotients and remainders that it rewrote one by one, and a
+    vector would be stored number by number.
+    """
     indices: list[Expr] = []
     for extent in reversed(extents[1:]):
-        indices.append(index % extent)
-        index = index // extent
+        outer = index // extent
+        indices.append(index - outer * extent)
+        index = outer
     return (index, *reversed(indices)) if extents else ()
 
 

@@ -100,6 +100,20 @@ def choose_tile(machine: Machine, rows: int | None, vectors: int | None) -> Regi
     )
 
 
+_LINE = 64
+# Lines at this distance share a set of the first cache.
+_SETS_REPEAT = 4096
+
+
+def stays_in_l1(machine: Machine, *, rows: int, width: int, pitch: int) -> bool:
+    """Whether `width` bytes of each of `rows` rows, `pitch` bytes apart, stay in the first cache together.
+
+    Rows at a distance that shares large powers of two with the cache's own use few of its sets.
+    """
+    used = min(1.0, width / math.gcd(pitch, _SETS_REPEAT))
+    return rows * (width + _LINE) <= machine.l1_bytes * used
+
+
 # Accumulators of a tile on the blocked layout that hide the latency of arithmetic and the loads of
 # its inputs. More make the code longer, and LLVM spill.
 _ENOUGH_ACCUMULATORS = 16

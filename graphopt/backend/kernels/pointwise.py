@@ -1,9 +1,9 @@
 """Convolution with kernel 1 and stride 1: a matrix product over pixels, without padding or shifts.
 
-Vectors run along pixels, as in every convolution here; the input is packed into panels of pixels
-that all output channels read. An image of fewer pixels than a vector is turned around: vectors
-along output channels, pixels as rows. Pixels are numbered flat, which asks that all sizes but the
-first are known; else the general kernel does it.
+Vectors run along pixels, as in every convolution here. Where the pixels of a tile stay in the first
+cache for all output channels, they are read where they lie; else they are packed into panels. An image
+of fewer pixels than a vector is turned around: vectors along output channels, pixels as rows. Pixels
+are numbered flat, which asks that all sizes but the first are known; else the general kernel does it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ from graphopt.backend.kernels.emit import (
     Buffer,
     Expr,
     Loop,
+    at_most,
     bind,
     ceil_div,
     flat_view,
     i64,
+    lanes_of,
     loop_for,
     product,
     serial,
@@ -31,8 +33,9 @@ from graphopt.backend.kernels.emit import (
     whole_or_tail,
     workspace,
 )
-from graphopt.backend.kernels.machine import RegisterTile
+from graphopt.backend.kernels.machine import RegisterTile, stays_in_l1
 from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
+from graphopt.backend.kernels.tile import Tile, emit_sum
 
 # With no more panels than this, threads share the output channels instead of the panels, and
 # weights are read once.
@@ -78,11 +81,92 @@ def emit_pointwise(spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer,
     """Emit a convolution for which `is_flat` holds; see `emit_conv`."""
     tile = row_tile(spec, arithmetic)
     kernel = _Kernel(spec, arithmetic, tile, bind(product(spec.spatial)), x, flat_view(w), store)
+    if reads_in_place(spec, arithmetic, tile):
+        _emit_in_place(kernel)
+        return
     panels = bind(ceil_div(kernel.pixels, kernel.width))
     if spec.groups == 1 and isinstance(panels, int) and panels <= _FEW_PANELS:
         _emit_channels_outside(kernel, panels)
     else:
         _emit_panels_outside(kernel, panels)
+
+
+def reads_in_place(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile) -> bool:
+    """Whether tiles load pixels where they lie, which asks for known sizes and plain numbers.
+
+    Packing pays where a panel would leave the first cache before the next block of output channels
+    reads it.
+    """
+    pixels = product(spec.spatial)
+    if arithmetic.converts or arithmetic.header or not isinstance(pixels, int) or pixels < arithmetic.lanes:
+        return False
+    return stays_in_l1(
+        arithmetic.machine,
+        rows=spec.group_in,
+        width=tile.vectors * arithmetic.lanes * arithmetic.word_bytes,
+        pitch=pixels * arithmetic.word_bytes,
+    )
+
+
+def _emit_in_place(kernel: _Kernel) -> None:
+    """Every tile loads its vectors of pixels from the input; the last of an image overlaps."""
+    spec, lanes, pixels = kernel.spec, kernel.arithmetic.lanes, kernel.pixels
+    tiles = ceil_div(pixels, kernel.width)
+    blocks = ceil_div(spec.group_out, kernel.tile.rows)
+    x = flat_view(kernel.x)
+    with _loop(kernel)(spec.batch * spec.groups * (tiles * blocks)) as item:
+        block = bind(item % blocks)
+        tile = bind(item // blocks % tiles)
+        outer = bind(item // (tiles * blocks))
+        image, group = bind(outer // spec.groups), bind(outer % spec.groups)
+        # Its first channel and pixel, in elements.
+        start = bind(outer * (spec.group_in * pixels))
+
+        def body(rows: int, columns: int) -> None:
+            vectors = ceil_div(columns, lanes)
+            firsts = [tile * kernel.width + v * lanes for v in range(vectors)]
+            firsts[-1] = bind(at_most(firsts[-1], i64(pixels - lanes)))
+            _emit_tile_in_place(kernel, x, start, (image, group, block), rows, firsts)
+
+        whole_or_tail(
+            block,
+            spec.group_out,
+            kernel.tile.rows,
+            lambda rows: whole_or_tail(tile, pixels, kernel.width, lambda columns: body(rows, columns)),
+        )
+
+
+def _emit_tile_in_place(
+    kernel: _Kernel,
+    x: Buffer,
+    start: Expr,
+    place: tuple[Expr, Expr, Expr],
+    rows: int,
+    firsts: list[Expr],
+) -> None:
+    """`rows` output channels of a block by the vectors of pixels that begin at `firsts`."""
+    spec, most, lanes = kernel.spec, kernel.tile.rows, kernel.arithmetic.lanes
+    image, group, block = place
+    base = bind((group * ceil_div(spec.group_out, most) + block) * (kernel.depth * most))
+    channel = group * spec.group_out + block * most
+
+    def step(tile: Tile, k: Expr) -> None:
+        row = bind(start + k * kernel.pixels)
+        xs = [lanes_of(x, row + first, lanes) for first in firsts]
+        tile.step(xs, lambda m: kernel.w[base + k * most + m], scalars_are_weights=True)
+        tile.commit()
+
+    tile = emit_sum(kernel.arithmetic, (rows, len(firsts)), kernel.depth, 1, step)
+
+    def store(m: int, first: Expr) -> Callable[[Expr, Expr], None]:
+        def one(value: Expr, lane: Expr) -> None:
+            kernel.store(value, (image, channel + m, *unflatten(first + lane, spec.spatial)))
+
+        return one
+
+    for m in range(rows):
+        for v, first in enumerate(firsts):
+            tile.for_each_lane(m, v, store(m, first))
 
 
 def _loop(kernel: _Kernel) -> Loop:

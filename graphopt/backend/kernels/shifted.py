@@ -220,9 +220,22 @@ def _emit_row(
         word = kernel.arithmetic.read_word(element, channel, spec.group_in)
         T.buffer_store(chunk.scratch, word, [start + low + j])
 
+    def copy_run() -> None:
+        count = high - low
+        if axis.stride != 2 or not isinstance(count, int) or count < 2 or kernel.arithmetic.converts:
+            emit_run(count, kernel.lanes, copy)
+            return
+        first = axis.source(phases[-1], offsets[-1] + low)
+        row: Expr = chunk.image * spec.in_channels + chunk.group * spec.group_in + channel
+        for a, coordinate in zip(planes.axes, (*source, first), strict=True):
+            row = row * a.size + coordinate
+        _copy_every_other(
+            flat_view(kernel.x), bind(row), chunk.scratch, bind(start + low), count, kernel.lanes
+        )
+
     def copy_row() -> None:
         _fill(kernel, chunk, start, low)
-        emit_run(high - low, kernel.lanes, copy)
+        copy_run()
         _fill(kernel, chunk, start + high, planes.extents[-1] - high)
 
     conditions = [
@@ -236,6 +249,25 @@ def _emit_row(
             copy_row()
         with T.Else():
             _fill(kernel, chunk, start, planes.extents[-1])
+
+
+def _copy_every_other(x: Buffer, source: Expr, to: Buffer, target: Expr, count: int, lanes: int) -> None:
+    """to[target + j] = x[source + 2 j] for j < count, of flat buffers; count and lanes are at least 2."""
+    while lanes > count:
+        lanes //= 2
+
+    def copy(j: Expr) -> None:
+        # The second half is read one element early, to end with the last that is asked for.
+        low = lanes_of(x, source + j * 2, lanes)
+        high = lanes_of(x, source + j * 2 + (lanes - 1), lanes)
+        even = [*range(0, lanes, 2), *range(lanes + 1, 2 * lanes, 2)]
+        store_lanes(to, target + j, lanes, tirx.Shuffle([low, high], [i64(index) for index in even]))
+
+    full, tail = divmod(count, lanes)
+    with serial(full) as i:
+        copy(i * lanes)
+    if tail:
+        copy(i64(count - lanes))
 
 
 def _emit_block(kernel: _Kernel, chunk: _Chunk, block: Expr, rows: int) -> None:

@@ -101,7 +101,9 @@ def emit_sum(
     total = Tile(arithmetic, *shape)
     total.start(initial)
     length = max(1, _PARTIAL // terms)
-    if not arithmetic.accumulator.startswith("float") or (isinstance(extent, int) and extent <= length):
+    if not arithmetic.accumulator.startswith("float") or (
+        isinstance(extent, int) and 2 * extent <= 3 * length
+    ):
         with serial(extent) as i:
             step(total, i)
         return total

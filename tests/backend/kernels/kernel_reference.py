@@ -7,10 +7,11 @@ import numpy as np
 from graphopt.backend.kernels.conv import ConvSpec
 from graphopt.backend.kernels.machine import MachineSpec
 
-# Two shapes of register file; both run on any x86-64-v3 host.
+# Three shapes of register file; all run on any x86-64-v3 host, wide vectors in halves.
 WIDE = MachineSpec(256, 16, 32 << 10, 1 << 20, ("avx2", "fma"))
 TINY_CACHE = MachineSpec(128, 16, 1 << 10, 8 << 10)
-MACHINES = {"x86-64-v3": WIDE, "small cache": TINY_CACHE}
+WIDEST = MachineSpec(512, 32, 48 << 10, 2 << 20, ("avx512f",))
+MACHINES = {"x86-64-v3": WIDE, "small cache": TINY_CACHE, "512 bits": WIDEST}
 CPU = {"kind": "llvm", "mcpu": "x86-64-v3"}
 
 

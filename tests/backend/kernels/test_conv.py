@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 from kernel_reference import CPU, MACHINES, conv_reference
 from tvm import tirx
 
-from graphopt.backend.kernels.conv import ConvSpec, pack_conv_weights
+from graphopt.backend.kernels.conv import ConvSpec, conv_arithmetic, pack_conv_weights
+from graphopt.backend.kernels.conv_spec import row_tile
+from graphopt.backend.kernels.pointwise import reads_in_place
 from graphopt.backend.kernels.standalone import build, conv_prim_func
+from graphopt.backend.tir_pipeline import register
 
 BOUNDED = settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -78,6 +82,71 @@ def test_dynamic_batch_and_sizes(machine: str, spec: ConvSpec, data: st.DataObje
     ]
     symbolic = dataclasses.replace(spec, batch=sizes[0], spatial=tuple(sizes[1:]))
     run_conv(spec, machine, symbolic)
+
+
+@st.composite
+def pointwise_specs(draw: st.DrawFn) -> ConvSpec:
+    spatial = tuple(draw(st.lists(st.integers(1, 20), min_size=1, max_size=3)))
+    groups = draw(st.integers(1, 4))
+    group_in, group_out = draw(st.integers(1, 200)), draw(st.integers(1, 40))
+    ones = (1,) * len(spatial)
+    return ConvSpec(
+        draw(st.integers(1, 2)), group_in * groups, group_out * groups, spatial, ones, groups
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@BOUNDED
+@given(spec=pointwise_specs(), relu=st.booleans())
+def test_any_pointwise_convolution(machine: str, spec: ConvSpec, relu: bool) -> None:
+    run_conv(spec, machine, relu=relu)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@BOUNDED
+@given(
+    spatial=st.tuples(st.integers(3, 20), st.integers(3, 70)),
+    kernel=st.integers(1, 5),
+    begin=st.integers(0, 2),
+    end=st.integers(0, 2),
+    channels=st.integers(1, 3),
+    groups=st.integers(1, 3),
+)
+def test_stride_two(
+    machine: str, spatial: tuple[int, int], kernel: int, begin: int, end: int, channels: int, groups: int
+) -> None:
+    kernel = min(kernel, *spatial)
+    run_conv(
+        ConvSpec(
+            2,
+            channels * groups,
+            4 * groups,
+            spatial,
+            (kernel, kernel),
+            groups,
+            (2, 2),
+            (begin,) * 2,
+            (end,) * 2,
+        ),
+        machine,
+    )
+
+
+@pytest.mark.parametrize("pixels", [(14, 14), (28, 28), (7, 7)])
+@pytest.mark.parametrize("in_place", [True, False])
+def test_vectors_of_pixels_are_stored_whole(pixels: tuple[int, int], in_place: bool) -> None:
+    spec = ConvSpec(1, 136, 136, pixels, (1, 1), 4)
+    machine = (
+        MACHINES["512 bits"] if in_place else dataclasses.replace(MACHINES["512 bits"], l1_bytes=1 << 10)
+    )
+    tile = row_tile(spec, conv_arithmetic(spec, machine))
+    assert reads_in_place(spec, conv_arithmetic(spec, machine), tile) == in_place
+    target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["-prefer-256-bit"]})
+    module = tvm.IRModule({"main": conv_prim_func(spec, machine, relu=True)})
+    executable = tvm.tirx.build(module, target=target, pipeline=register())
+    assembly = executable.inspect_source("asm")
+    assert "vfmadd" in assembly
+    assert not re.search("vextractps|vgather|vscatter", assembly)
 
 
 SHAPES = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphopt.backend.kernels.machine import MachineSpec, choose_blocked_tile, choose_tile
+from graphopt.backend.kernels.machine import MachineSpec, choose_blocked_tile, choose_tile, stays_in_l1
 from graphopt.targets import Target
 
 MACHINES = [MachineSpec(512, 32), MachineSpec(256, 16), MachineSpec(128, 32), MachineSpec(128, 16)]
@@ -51,3 +51,11 @@ def test_large_problems_fill_the_registers(machine: MachineSpec) -> None:
 def test_a_target_is_a_machine() -> None:
     assert choose_tile(Target.parse("x86-64-v4"), 64, None) == choose_tile(MACHINES[0], 64, None)
     assert choose_tile(Target.parse("x86-64-v3"), 64, None) == choose_tile(MACHINES[1], 64, None)
+
+
+def test_rows_stay_in_the_first_cache_if_they_fit_and_share_no_sets() -> None:
+    machine = MachineSpec(l1_bytes=32 << 10)
+    assert stays_in_l1(machine, rows=100, width=256, pitch=784)
+    assert not stays_in_l1(machine, rows=103, width=256, pitch=784)  # 320 bytes each with what sticks out
+    assert not stays_in_l1(machine, rows=100, width=256, pitch=4096)  # all in four sets
+    assert stays_in_l1(machine, rows=6, width=256, pitch=4096)
