@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 
 import numpy as np
@@ -12,11 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_reference import CPU, MACHINES, conv_reference
 from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
-from graphopt.backend.kernels.conv import ConvSpec, conv_arithmetic, pack_conv_weights
+from graphopt.backend.kernels.conv import (
+    ConvSpec,
+    conv_arithmetic,
+    emit_conv,
+    pack_conv_weights,
+    packed_conv_shape,
+)
 from graphopt.backend.kernels.conv_spec import row_tile
+from graphopt.backend.kernels.emit import Buffer, Expr, i64
 from graphopt.backend.kernels.pointwise import reads_in_place
-from graphopt.backend.kernels.standalone import build, conv_prim_func
+from graphopt.backend.kernels.standalone import build, conv_prim_func, kernel_prim_func
+from graphopt.backend.readers import flat_offset
 from graphopt.backend.tir_pipeline import register
 
 BOUNDED = settings(max_examples=7, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -142,7 +152,20 @@ def test_vectors_of_pixels_are_stored_whole(pixels: tuple[int, int], in_place: b
     tile = row_tile(spec, conv_arithmetic(spec, machine))
     assert reads_in_place(spec, conv_arithmetic(spec, machine), tile) == in_place
     target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v4", "mattr": ["-prefer-256-bit"]})
-    module = tvm.IRModule({"main": conv_prim_func(spec, machine, relu=True)})
+    shape = (1, 136, *pixels)
+
+    def body(buffers: dict[str, Buffer]) -> None:
+        def store(value: Expr, index: tuple[Expr, ...]) -> None:
+            T.buffer_store(buffers["out"], value, [flat_offset(index, tuple(i64(size) for size in shape))])
+
+        emit_conv(spec, machine, buffers["x"], buffers["w"], store)
+
+    arguments = {
+        "x": (shape, "float32"),
+        "w": (packed_conv_shape(spec, machine), "float32"),
+        "out": ((math.prod(shape),), "float32"),
+    }
+    module = tvm.IRModule({"main": kernel_prim_func(arguments, body)})
     executable = tvm.tirx.build(module, target=target, pipeline=register())
     assembly = executable.inspect_source("asm")
     assert "vfmadd" in assembly
