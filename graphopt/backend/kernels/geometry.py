@@ -15,6 +15,9 @@ from dataclasses import dataclass, replace
 
 from graphopt.backend.kernels.emit import Expr, at_least, at_most, bind, ceil_div, product
 
+# How much longer rows may become to begin at whole vectors: less than the loads that this saves.
+_MOST_LONGER = 1.2
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -115,8 +118,13 @@ def plan_planes(
     budget: int,
     lanes: int,
     tile_lanes: int,
+    aligned: bool = False,
 ) -> Planes:
     """The scratch of a chunk; flat positions are computed `tile_lanes` at a time.
+
+    `aligned` lets rows begin at whole vectors where this makes them little longer: then taps that differ
+    in the row alone load the same vectors, which the compiler loads once, and a third of them (for three
+    taps in a row) at whole cache lines.
 
     A chunk has as many rows as `budget` words allow, at `words_per_position` words of scratch for each
     flat position. Emits the computation of sizes that are not known at compile time.
@@ -124,6 +132,8 @@ def plan_planes(
     axes = tuple(replace(axis, size=bind(axis.size), out=bind(axis.out)) for axis in axes)
     rows = bind(_chunk_rows(axes, budget // words_per_position))
     extents = (bind(rows + axes[0].reach), *(bind(axis.out + axis.reach) for axis in axes[1:]))
+    if aligned and len(axes) > 1:
+        extents = (*extents[:-1], _whole_vectors(extents[-1], lanes))
     strides = tuple(bind(product(extents[i + 1 :])) for i in range(len(axes)))
     stored = bind(product(extents))
     positions = _positions((rows, *(axis.out for axis in axes[1:])), strides)
@@ -133,6 +143,12 @@ def plan_planes(
     # Odd, since planes at a power of two would share few cache sets.
     plane = bind((vectors // 2 * 2 + 1) * lanes)
     return Planes(axes, rows, extents, strides, stored, slab, plane)
+
+
+def _whole_vectors(extent: Expr, lanes: int) -> Expr:
+    """`extent` rounded up to a multiple of `lanes` where it is known and this adds little."""
+    whole = ceil_div(extent, lanes) * lanes
+    return whole if isinstance(extent, int) and whole <= extent * _MOST_LONGER else extent
 
 
 def _positions(outs: tuple[Expr, ...], strides: tuple[Expr, ...]) -> Expr:

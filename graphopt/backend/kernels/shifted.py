@@ -149,6 +149,8 @@ def _plan(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile) -> Planes:
         budget=(machine.l2_bytes if channels > 1 else machine.l1_bytes) // 2 // arithmetic.word_bytes,
         lanes=arithmetic.lanes,
         tile_lanes=tile.vectors * arithmetic.lanes,
+        # Loads, not arithmetic, take the time of a tile of few rows.
+        aligned=tile.rows <= 2,
     )
 
 

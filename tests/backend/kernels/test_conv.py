@@ -142,6 +142,24 @@ def test_stride_two(
     )
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+@BOUNDED
+@given(
+    spatial=st.tuples(st.integers(5, 20), st.integers(5, 70)),
+    kernel=st.sampled_from([2, 3, 5]),
+    stride=st.integers(1, 2),
+    dilation=st.integers(1, 2),
+    pad=st.integers(0, 2),
+    outputs=st.integers(1, 2),
+)
+def test_any_depthwise_convolution(
+    machine: str, spatial: tuple[int, int], kernel: int, stride: int, dilation: int, pad: int, outputs: int
+) -> None:
+    dilation = dilation if (kernel - 1) * 2 < min(spatial) else 1
+    twice = [(size, size) for size in (kernel, stride, pad, pad, dilation)]
+    run_conv(ConvSpec(2, 5, 5 * outputs, spatial, twice[0], 5, *twice[1:]), machine, relu=True)
+
+
 @pytest.mark.parametrize("pixels", [(14, 14), (28, 28), (7, 7)])
 @pytest.mark.parametrize("in_place", [True, False])
 def test_vectors_of_pixels_are_stored_whole(pixels: tuple[int, int], in_place: bool) -> None:
