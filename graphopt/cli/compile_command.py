@@ -69,7 +69,8 @@ def command(
     samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)
-    source, imported = file_sha256(model), read_model(model, dims, input_shapes)
+    imported = read_model(model, dims, input_shapes)
+    source = file_sha256(model)
     artifact: Artifact | None = None
     for target in resolved:
         graph = copy_graph(imported)
