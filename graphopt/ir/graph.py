@@ -171,7 +171,7 @@ class Node:
     @property
     def op_type(self) -> str:
         """The operator with its domain, e.g. ``Conv`` or ``com.microsoft.Gelu``."""
-        return f"{self.domain}.{self.op}" if self.domain else self.op
+        return f"{self._domain}.{self._op}" if self._domain else self._op
 
     @property
     def label(self) -> str:
@@ -181,7 +181,7 @@ class Node:
 
     @property
     def is_fused(self) -> bool:
-        return self.op == FUSED_OP and self.domain == FUSED_DOMAIN
+        return self._op == FUSED_OP and self._domain == FUSED_DOMAIN
 
     @property
     def body(self) -> Region:
@@ -195,7 +195,7 @@ class Node:
 
     def input(self, index: int) -> Value | None:
         """Input ``index``, None when it is absent or left out at the end."""
-        return self.inputs[index] if index < len(self.inputs) else None
+        return self._inputs[index] if index < len(self._inputs) else None
 
     def is_before(self, other: Node) -> bool:
         """Whether it stands before ``other`` in the region that holds both."""

@@ -44,7 +44,7 @@ class NodeRule:
 
 def _inputs_known(scope: Scope, node: Node) -> str | None:
     values = scope.graph._values
-    for index, value in enumerate(node.inputs):
+    for index, value in enumerate(node._inputs):
         if value is None:
             continue
         if values.get(value.name) is not value:
@@ -56,7 +56,7 @@ def _inputs_known(scope: Scope, node: Node) -> str | None:
 
 def _inputs_visible(scope: Scope, node: Node) -> str | None:
     region, order = node.parent, node._order
-    for index, value in enumerate(node.inputs):
+    for index, value in enumerate(node._inputs):
         if value is None:
             continue
         owner = value.owner
@@ -74,7 +74,7 @@ def _inputs_visible(scope: Scope, node: Node) -> str | None:
 
 def _outputs_owned(scope: Scope, node: Node) -> str | None:
     values = scope.graph._values
-    for index, value in enumerate(node.outputs):
+    for index, value in enumerate(node._outputs):
         if value.owner is not node or value.index != index:
             return f"%{value.name} is not its output {index}"
         if values.get(value.name) is not value:
@@ -91,8 +91,8 @@ _KINDS = frozenset({int, float, str, bytes, Tensor, TypeAttr, RefAttr})
 
 
 def _attributes_immutable(scope: Scope, node: Node) -> str | None:
-    for name, value in node.attrs.items():
-        if name in node.regions:
+    for name, value in node._attrs.items():
+        if name in node._regions:
             return f"{name} is an attribute and a region"
         wrong = _wrong_attribute(value)
         if wrong is not None:
@@ -114,7 +114,7 @@ def _wrong_attribute(value: object) -> object | None:
 
 
 def _regions_owned(scope: Scope, node: Node) -> str | None:
-    for name, region in node.regions.items():
+    for name, region in node._regions.items():
         if region.parent is not node:
             return f"region {name} belongs to another node"
     return None
@@ -127,12 +127,12 @@ def _layout(value: Value) -> str | None:
 def _fused_shape(scope: Scope, node: Node) -> str | None:
     if not node.is_fused:
         return None
-    if list(node.regions) != ["body"] or len(node.outputs) != 1 or len(node.body.outputs) != 1:
+    if list(node._regions) != ["body"] or len(node._outputs) != 1 or len(node.body.outputs) != 1:
         return "a fused node has one region, body, with one output"
     body = node.body
-    if len(body.inputs) != len(node.inputs) or None in node.inputs:
-        return f"{len(node.inputs)} inputs, its body has {len(body.inputs)}"
-    pairs = [*zip(node.inputs, body.inputs, strict=True), (node.outputs[0], body.outputs[0])]
+    if len(body.inputs) != len(node._inputs) or None in node._inputs:
+        return f"{len(node._inputs)} inputs, its body has {len(body.inputs)}"
+    pairs = [*zip(node._inputs, body.inputs, strict=True), (node._outputs[0], body.outputs[0])]
     for outer, inner in pairs:
         if outer is not None and not refines(inner.type, outer.type):
             return f"%{outer.name} has type {outer.type}, in the body {inner.type}"
@@ -154,8 +154,8 @@ def _types_agree(scope: Scope, node: Node) -> str | None:
         inferred = scope.semantics.infer(node)
     except TypeInferenceError as error:
         return error.message
-    for value, type in zip(node.outputs, inferred, strict=False):
-        if node.regions and isinstance(type, OptionalType) and not isinstance(value.type, OptionalType):
+    for value, type in zip(node._outputs, inferred, strict=False):
+        if node._regions and isinstance(type, OptionalType) and not isinstance(value.type, OptionalType):
             # A Loop may carry an optional in and give its content out: the model says which.
             type = type.elem
         if type is not value.type and not refines(type, value.type):
@@ -164,7 +164,7 @@ def _types_agree(scope: Scope, node: Node) -> str | None:
 
 
 def _typed(scope: Scope, node: Node) -> str | None:
-    for value in node.outputs:
+    for value in node._outputs:
         type = value.type
         if not isinstance(type, TensorType) or not type.is_known:
             return f"%{value.name} has type {type}: element type and rank must be known to compile"

@@ -114,7 +114,7 @@ def value_problem(graph: Graph, value: Value) -> str | None:
         return "is not the value that the graph knows by this name"
     for user, index in value._uses:
         if user.__class__ is Node:
-            slots: Sequence[Value | None] = user.inputs
+            slots: Sequence[Value | None] = user._inputs
             if user._erased or user.parent is None:
                 return f"is used by {user.label}, which was erased"
         else:

@@ -60,13 +60,13 @@ def faults(graph: Graph, semantics: Semantics | None = None, *, stage: Stage = "
         yield from region_faults(graph, region)
         count += len(region.inputs)
         for node in region:
-            count += len(node.outputs)
+            count += len(node._outputs)
             for rule in rules:
                 problem = rule.check(scope, node)
                 if problem:
                     yield Fault(rule.name, _located(node, problem), (node,))
-            if node.regions:
-                regions += node.regions.values()
+            if node._regions:
+                regions += node._regions.values()
     if count != len(graph._values):
         yield Fault("names", f"the graph knows {len(graph._values)} values by name, but holds {count}")
 
