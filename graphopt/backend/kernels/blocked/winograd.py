@@ -24,10 +24,10 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.arithmetic import Arithmetic, float_arithmetic
+from graphopt.backend.kernels.blocked.layout import block_lanes
 from graphopt.backend.kernels.blocked.winograd_plan import (
     Plan,
     Winograd,
-    lanes_of_machine,
     make_plan,
     tile_counts,
     winograd_choice,
@@ -63,7 +63,7 @@ Array = npt.NDArray[np.generic]
 
 def winograd_shape(spec: ConvSpec, choice: Winograd, machine: Machine) -> tuple[int, ...]:
     """Shape of the packed weights: [products, output panels, in blocks, B, outputs of a panel]."""
-    lanes = lanes_of_machine(machine)
+    lanes = block_lanes(machine)
     width = make_plan(spec, choice, machine).vectors * lanes
     ins, outs = ceil_div(spec.in_channels, lanes), ceil_div(spec.out_channels, width)
     return (choice.products, outs, ins, lanes, width)

@@ -11,6 +11,7 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
+from graphopt.backend.kernels.blocked.layout import block_lanes
 from graphopt.backend.kernels.blocked.winograd_transforms import (
     MOST_PRODUCTS,
     Program,
@@ -105,11 +106,6 @@ _LOOP_CYCLES = 0.5
 _TILE_CYCLES = 20
 
 
-def lanes_of_machine(machine: Machine) -> int:
-    """Floats in a vector, which is the channels in a block."""
-    return machine.vector_bits // 32
-
-
 def tile_counts(spec: ConvSpec, choice: Winograd) -> tuple[Expr, ...]:
     """Tiles along each spatial axis."""
     return tuple(static(ceil_div(out, m)) for out, m in zip(spec.out_spatial, choice.tile, strict=True))
@@ -118,7 +114,7 @@ def tile_counts(spec: ConvSpec, choice: Winograd) -> tuple[Expr, ...]:
 def supports(spec: ConvSpec, machine: Machine) -> bool:
     """Whether any tile can compute `spec`."""
     ones = (1,) * len(spec.kernel)
-    lanes = lanes_of_machine(machine)
+    lanes = block_lanes(machine)
     return (
         spec.dtype == "float32"
         and spec.groups == 1
@@ -170,7 +166,7 @@ def _together(first: float, second: float) -> float:
 
 def direct_cycles(spec: ConvSpec, machine: Machine) -> float:
     """Modelled cycles of direct convolution, which skips taps outside the image."""
-    lanes = lanes_of_machine(machine)
+    lanes = block_lanes(machine)
     typical = _typical(spec)
     positions = float(typical.batch)
     for axis in typical.axes:
@@ -183,7 +179,7 @@ def direct_cycles(spec: ConvSpec, machine: Machine) -> float:
 
 def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float:
     """Modelled cycles of Winograd convolution."""
-    lanes = lanes_of_machine(machine)
+    lanes = block_lanes(machine)
     problem = _problem(spec, choice, machine)
     tiles = problem.tiles
     products = _product_cycles(problem, make_plan(spec, choice, machine))
@@ -258,7 +254,7 @@ def make_plan(spec: ConvSpec, choice: Winograd, machine: Machine) -> Plan:
 
 
 def _problem(spec: ConvSpec, choice: Winograd, machine: Machine) -> _Problem:
-    lanes = lanes_of_machine(machine)
+    lanes = block_lanes(machine)
     outs = ceil_div(spec.out_channels, lanes)
     tiles = _tiles(spec, choice)
     return _Problem(tiles, choice.products, spec.in_channels, outs, lanes, machine.l1_bytes, machine.l2_bytes)
