@@ -73,7 +73,7 @@ def command(
     source = file_sha256(model)
     artifact: Artifact | None = None
     for target in resolved:
-        graph = copy_graph(imported)
+        graph = imported if target is resolved[-1] else copy_graph(imported)
         with progress("optimizing") as step:
             parsed.run(graph, context=Context(target=target, inputs=samples), verify=verify, progress=step)
         with progress("compiling") as step:
