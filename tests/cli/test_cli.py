@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -562,3 +563,11 @@ def test_one_artifact_for_two_levels_runs_the_higher(folder: Path, tmp_path: Pat
     assert json.loads(done.stdout)["targets"] == ["x86-64-v3", "x86-64-v2"]
     with runtime.load(artifact) as executable:
         assert executable.variant.target == "x86-64-v3"
+
+
+def test_the_help_of_compile_names_the_default_that_holds() -> None:
+    from graphopt.backend.compile import WINOGRAD_ERROR
+
+    text = " ".join(graphopt("compile", "--help").stdout.split())
+    (stated,) = re.findall(r"default: \(?([\d.]+e-\d+)", text)
+    assert float(stated) == WINOGRAD_ERROR
