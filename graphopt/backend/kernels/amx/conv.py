@@ -114,6 +114,7 @@ def emit_conv(spec: ConvSpec, machine: Machine, parts: Parts, x: Buffer, w: Buff
         halo=rows.high - rows.low,
         front=front,
         reach=max(0, columns.high),
+        in_blocks=True,
     )
     blocks = block_count(spec.in_channels, WORDS)
     pixels = bind(product(spec.spatial))
@@ -166,7 +167,7 @@ def emit_conv(spec: ConvSpec, machine: Machine, parts: Parts, x: Buffer, w: Buff
     def outer(row: Expr) -> tuple[Expr, ...]:
         return (row,) if len(spec.kernel) == 2 else unflatten(row, spec.spatial[:-1])
 
-    def store_pixel(value: Expr, index: tuple[Expr, Expr, Expr, Expr]) -> None:
+    def store_pixel(value: Expr, index: tuple[Expr, tuple[Expr, Expr], Expr, Expr]) -> None:
         image, (block, lane), row, column = index
         channel = channel_index(block, WORDS, lane)
         store(value, (image, channel, *outer(row), column))

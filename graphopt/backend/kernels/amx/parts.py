@@ -91,6 +91,7 @@ def split_weights(w: Array, count: int) -> list[Array]:
 def pair_words(first: Expr, second: Expr, count: int) -> Sequence[Expr]:
     """For each part the word of that part of two numbers, inside of a vectorised loop."""
     words = []
+    first, second = temporary(first), temporary(second)
     for part in range(count):
         rounded = [temporary(T.reinterpret("uint32", x) + _u32(_HALF)) for x in (first, second)]
         words.append((rounded[0] >> _u32(16)) | (rounded[1] & _u32(_HIGH)))

@@ -7,7 +7,7 @@ convolution is the same tile some positions further; a matrix product has one ta
 
 and holds a chunk of rows of positions, which stays in the L2 cache while all weights pass. A register tile
 is two tiles of positions by two of results, so that each tile loaded is used twice. Weights lie in the order
-in which they are read, and those of the next results are fetched meanwhile.
+in which they are read; the hardware fetches them ahead better than instructions do (measured: 14 GB/s against 10).
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ from graphopt.backend.kernels.emit import (
     bind,
     ceil_div,
     i64,
-    lanes_of,
     loop_for,
-    prefetch,
     serial,
     store_lanes,
     workspace,
@@ -46,7 +44,6 @@ Array = npt.NDArray[np.generic]
 _PAIR = 2
 """Tiles of positions, and of results, in a register tile."""
 _DATA, _WEIGHTS = 4, 6  # registers; the sums are 0 to 3
-_LINE = 16  # words
 # Items of work that keep a few threads busy to the end.
 _ITEMS = 8
 # Share of the L2 cache for a chunk's data.
@@ -105,13 +102,16 @@ class Field:
     halo: int = 0
     front: int = 0
     reach: int = 0
+    end: Expr = None
+    """Positions in all, where the last row is not whole."""
+    in_blocks: bool = False
+    """Whether results are stored in whole blocks, whatever their number."""
 
 
 Fill = Callable[["Cells", Expr, Expr, int, Expr], None]
 """fill(cells, image, block of k, plane, row) brings a row of data into the positions 0 to pitch of `cells`."""
-Store = Callable[[Expr, tuple[Expr, Expr, Expr, Expr]], None]
-"""store(value, (image, result, row, position of the row)), called while a loop over results is open."""
-Offset = Callable[[Expr, Expr], Expr]
+Store = Callable[[Expr, tuple[Expr, tuple[Expr, Expr], Expr, Expr]], None]
+"""store(value, (image, (block of results, lane), row, position in the row)), in a loop over lanes."""
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,11 @@ def _emit_fill(kernel: _Kernel, data: Buffer, image: Expr, first: Expr, count: E
 def _emit_chunk(kernel: _Kernel, data: Buffer, image: Expr, first: Expr, count: Expr) -> None:
     """All results of a chunk."""
     product, plan = kernel.product, kernel.plan
-    total = bind(_positions(kernel.field, count))
+    field = kernel.field
+    total = _positions(field, count)
+    if field.end is not None:
+        total = at_most(i64(total), field.end - first * field.pitch)
+    total = bind(total)
     pairs = bind(ceil_div(total, _PAIR * plan.tile_rows))
     whole, half = divmod(product.columns, _PAIR)
     for begin, blocks, columns in ((0, whole, _PAIR), (whole, half, 1)):
@@ -260,28 +264,23 @@ def _emit_chunk(kernel: _Kernel, data: Buffer, image: Expr, first: Expr, count: 
             end = bind(at_most(i64(start + share), i64(pairs)))
             with tiles.configured(heights), serial(bind(at_least(end - start, 0))) as local:
                 position = bind((start + local) * (_PAIR * plan.tile_rows))
-                _emit_reduction(kernel, data, block, columns, position, local, share)
+                _emit_reduction(kernel, data, block, columns, position)
                 for r in range(_PAIR):
                     for c in range(columns):
                         tiles.store(r * _PAIR + c, sums, i64((r * _PAIR + c) * TILE))
                 _emit_stores(kernel, sums, columns, (image, block, first, position), total)
 
 
-def _emit_reduction(
-    kernel: _Kernel, data: Buffer, block: Expr, columns: int, position: Expr, number: Expr, shares: Expr
-) -> None:
+def _emit_reduction(kernel: _Kernel, data: Buffer, block: Expr, columns: int, position: Expr) -> None:
     """The sums of one register tile, in registers."""
     product, parts = kernel.product, kernel.product.parts
     for r in range(_PAIR):
         for c in range(columns):
             tiles.zero(r * _PAIR + c)
     height = kernel.plan.tile_rows
-    lines = kernel.step_words // _LINE
-    per_tile = ceil_div(lines, shares) if isinstance(shares, int) else 4
     with serial(product.depth) as k:
         row = bind(k * parts.data * kernel.span + position)
         weights = bind((block * product.depth + k) * (product.taps * kernel.step_words))
-        ahead = bind(weights + product.depth * product.taps * kernel.step_words + number * (per_tile * _LINE))
         for tap, offset in enumerate(kernel.offsets):
             at = bind(row + offset)
             held: dict[int, int] = {}
@@ -299,9 +298,6 @@ def _emit_reduction(
                 for r in range(_PAIR):
                     for c in range(columns):
                         tiles.multiply(r * _PAIR + c, _DATA + r, _WEIGHTS + c)
-            with T.If(number * per_tile < lines), T.Then():
-                for line in range(per_tile):
-                    prefetch(kernel.w, ahead + (tap * kernel.step_words + line * _LINE))
 
 
 def _emit_stores(
@@ -323,6 +319,27 @@ def _emit_stores(
             stack.enter_context(T.Then())
         for c in range(columns):
             sum_ = bind((r * _PAIR + c) * TILE + local * WORDS)
-            with vectorized(WORDS) as lane:
-                result = (block * _PAIR + c, lane)
-                kernel.store(sums[sum_ + lane], (image, result, first + row, column))
+            result = bind(block * _PAIR + c)
+
+            def store(lane: Expr, result: Expr = result, sum_: Expr = sum_) -> None:
+                kernel.store(sums[sum_ + lane], (image, (result, lane), first + row, column))
+
+            _each_lane(kernel, result, store)
+
+
+def _each_lane(kernel: _Kernel, result: Expr, body: Callable[[Expr], None]) -> None:
+    """body(lane) for the results of a block, as one vector where all of them are stored."""
+
+    def whole() -> None:
+        with vectorized(WORDS) as lane:
+            body(lane)
+
+    full, rest = divmod(kernel.product.results, WORDS)
+    if kernel.field.in_blocks or not rest:
+        whole()
+        return
+    with T.If(result < full):
+        with T.Then():
+            whole()
+        with T.Else(), serial(rest) as lane:
+            body(lane)
