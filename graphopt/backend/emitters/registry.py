@@ -44,7 +44,7 @@ class Work:
     target: Target
     stages: Stages | None = None
     """Where tensor expressions are made instead of loops."""
-    winograd_error: float = 0.0
+    kernel_error: float = 0.0
     """Bound of what Winograd's transforms may add to a convolution's relative error."""
     methods: list[str] = field(default_factory=list)
     """Names of the special methods that were chosen, for the kernel's name."""

@@ -8,7 +8,8 @@ computes there is not stored.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,9 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.amx.parts import Parts
-from graphopt.backend.kernels.amx.product import Cells, Field, Product, emit_product
+from graphopt.backend.kernels.amx.product import Cells, Field, Product, emit_product, product_cycles
 from graphopt.backend.kernels.amx.tiles import DEPTH, WORDS, has_tiles
+from graphopt.backend.kernels.blocked.cost import FAR_BYTES, together, typical
 from graphopt.backend.kernels.blocked.layout import block_count, channel_index
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import (
@@ -98,13 +100,12 @@ class _Taps:
         return at_least(ceil_div(self.axis.size - phase, self.axis.stride), 0)
 
 
-def emit_conv(spec: ConvSpec, machine: Machine, parts: Parts, x: Buffer, w: Buffer, store: Store) -> None:
-    """Emit a convolution for which `applies` holds; see `blocked.emit_blocked_conv`."""
+def _planes(spec: ConvSpec) -> tuple[_Taps, _Taps, Field]:
+    """Rows and columns, and the positions that they make."""
     rows, columns = (_Taps.of(axis) for axis in _plane_axes(spec))
     front = max(0, -columns.low)
     # A row's zeros are those that its own taps reach, or the next row's.
     pitch = at_least(columns.axis.out + columns.high, columns.size(columns.phases[0]) + front)
-    pitch = bind(pitch)
     field = Field(
         rows=rows.axis.out,
         width=columns.axis.out,
@@ -116,6 +117,23 @@ def emit_conv(spec: ConvSpec, machine: Machine, parts: Parts, x: Buffer, w: Buff
         reach=max(0, columns.high),
         in_blocks=True,
     )
+    return rows, columns, field
+
+
+def conv_cycles(spec: ConvSpec, parts: Parts) -> float:
+    """Modelled cycles of `emit_conv`, for typical sizes where they are symbolic."""
+    _, _, field = _planes(typical(spec))
+    planned = conv_product(spec, parts)
+    cycles = field.images * product_cycles(planned, field.rows * field.pitch, field.planes)
+    return together(cycles, 4.0 * math.prod(planned.weight_shape) / FAR_BYTES)
+
+
+def emit_conv(spec: ConvSpec, machine: Machine, parts: Parts, x: Buffer, w: Buffer, store: Store) -> None:
+    """Emit a convolution for which `applies` holds; see `blocked.emit_blocked_conv`."""
+    rows, columns, field = _planes(spec)
+    front = field.front
+    pitch = bind(field.pitch)
+    field = replace(field, pitch=pitch)
     blocks = block_count(spec.in_channels, WORDS)
     pixels = bind(product(spec.spatial))
 

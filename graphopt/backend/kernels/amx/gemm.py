@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.amx.parts import Parts
-from graphopt.backend.kernels.amx.product import Cells, Field, Product, emit_product
+from graphopt.backend.kernels.amx.product import Cells, Field, Product, emit_product, product_cycles
 from graphopt.backend.kernels.amx.tiles import DEPTH, WORDS, has_tiles
 from graphopt.backend.kernels.emit import Buffer, Expr, at_most, bind, ceil_div, flat_view, i64, serial
 from graphopt.backend.kernels.gemm import GemmSpec
@@ -23,6 +23,8 @@ _ROWS = 64
 _MOST_ROWS = 256
 # Fewer rows leave tiles empty, and are as fast as weights can be read anyway.
 _FEW_ROWS = 6
+# Share of multiply-adds in the cycles of a product of vectors.
+_VECTOR_SHARE = 0.85
 
 
 def applies(spec: GemmSpec, machine: Machine) -> bool:
@@ -36,6 +38,13 @@ def applies(spec: GemmSpec, machine: Machine) -> bool:
 def gemm_product(spec: GemmSpec, parts: Parts) -> Product:
     """The product in terms of tiles."""
     return Product(parts, spec.k, 1, spec.n)
+
+
+def is_faster(spec: GemmSpec, parts: Parts) -> bool:
+    """Whether `emit_gemm` is modelled faster than multiply-adds of vectors."""
+    rows = spec.m if isinstance(spec.m, int) else _ROWS
+    planned = gemm_product(spec, parts)
+    return product_cycles(planned, rows) < rows * spec.k * planned.columns / 2 / _VECTOR_SHARE
 
 
 def pack_weights(spec: GemmSpec, parts: Parts, b: Array) -> Array:

@@ -44,6 +44,11 @@ class Parts:
     weights: int
 
     @property
+    def name(self) -> str:
+        """For the names of kernels."""
+        return f"amx{self.data}x{self.weights}"
+
+    @property
     def products(self) -> tuple[tuple[int, int], ...]:
         """The products of (part of the data, part of the weights) that are not lost in rounding.
 
