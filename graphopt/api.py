@@ -153,8 +153,8 @@ def compile(
 
     Args:
         source: the file that the model was read from; the artifact's manifest gets its SHA-256.
-        kernel_error: what fast convolution (Winograd) may add to a convolution's error, relative to its
-            largest output; by default 5e-5, 0 turns it off.
+        kernel_error: what fast kernels (Winograd's transforms, floats in parts on AMX) may add to the error of
+            a convolution or product, relative to its largest output; by default 5e-5, 0 turns them off.
 
     Raises:
         ArgumentError: an argument is of the wrong type.

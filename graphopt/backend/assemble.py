@@ -94,7 +94,7 @@ def assemble(graph: Graph, target: Target, kernel_error: float = 0.0) -> Assembl
     """The Relax module of a graph whose nodes all have kernels.
 
     Args:
-        kernel_error: bound of what Winograd's transforms may add to a convolution's relative error.
+        kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.

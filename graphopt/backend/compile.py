@@ -14,7 +14,7 @@ from graphopt.runtime.manifest import TensorSpec
 from graphopt.targets import Target
 
 KERNEL_ERROR = 5e-5
-"""What Winograd's transforms may add to a convolution's relative error by default: F(4x4, 3x3) adds 2e-5."""
+"""What fast kernels may add to a relative error by default: F(4x4, 3x3) and two parts on AMX add 2e-5."""
 
 
 def compile_graph(
@@ -30,8 +30,8 @@ def compile_graph(
     Args:
         graph: regions made by ``fuse-regions`` become one kernel each, every other node one of its own.
         source_sha256: digest of the source model's file, for the manifest.
-        kernel_error: bound of what Winograd's transforms may add to a convolution's error, relative to its
-            largest output; 0 for direct convolution only.
+        kernel_error: bound of what Winograd's transforms, or floats in parts on AMX, may add to the error of a
+            convolution or product, relative to its largest output; 0 for neither.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:

@@ -59,7 +59,7 @@ def lower_region(
     """The kernel that computes these outputs of a region.
 
     Args:
-        kernel_error: bound of what Winograd's transforms may add to the relative error of a convolution.
+        kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
 
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--kernel-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
-    help="What fast convolution (Winograd) may add to a convolution's error, relative to its largest output; 0: off.",
+    help="What fast kernels (Winograd, floats in parts on AMX) may add to the error of a convolution or product, "
+    "relative to its largest output; 0: none of them.",
 )  # fmt: skip
 @pipeline_options
 @json_option

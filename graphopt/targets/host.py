@@ -47,7 +47,8 @@ _ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA = 158, 0x1023, 18
 def _request_tiles() -> bool:
     """Asks Linux to save AMX's tiles for this process, its threads and its forks; whether it will."""
     libc = ctypes.CDLL(None, use_errno=True)
-    return libc.syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA) == 0
+    refused: int = libc.syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XTILEDATA)
+    return refused == 0
 
 
 def missing_features(required: Iterable[str]) -> list[str]:

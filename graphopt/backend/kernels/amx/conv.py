@@ -105,7 +105,8 @@ def _planes(spec: ConvSpec) -> tuple[_Taps, _Taps, Field]:
     rows, columns = (_Taps.of(axis) for axis in _plane_axes(spec))
     front = max(0, -columns.low)
     # A row's zeros are those that its own taps reach, or the next row's.
-    pitch = at_least(columns.axis.out + columns.high, columns.size(columns.phases[0]) + front)
+    reach = max(0, columns.high)
+    pitch = at_least(columns.axis.out + reach, columns.size(columns.phases[0]) + front)
     field = Field(
         rows=rows.axis.out,
         width=columns.axis.out,
@@ -114,7 +115,7 @@ def _planes(spec: ConvSpec) -> tuple[_Taps, _Taps, Field]:
         planes=len(rows.phases) * len(columns.phases),
         halo=rows.high - rows.low,
         front=front,
-        reach=max(0, columns.high),
+        reach=reach,
         in_blocks=True,
     )
     return rows, columns, field

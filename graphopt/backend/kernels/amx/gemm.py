@@ -42,9 +42,10 @@ def gemm_product(spec: GemmSpec, parts: Parts) -> Product:
 
 def is_faster(spec: GemmSpec, parts: Parts) -> bool:
     """Whether `emit_gemm` is modelled faster than multiply-adds of vectors."""
-    rows = spec.m if isinstance(spec.m, int) else _ROWS
+    rows: int = spec.m if isinstance(spec.m, int) else _ROWS
     planned = gemm_product(spec, parts)
-    return product_cycles(planned, rows) < rows * spec.k * planned.columns / 2 / _VECTOR_SHARE
+    vectors: float = rows * spec.k * planned.columns / 2 / _VECTOR_SHARE
+    return product_cycles(planned, rows) < vectors
 
 
 def pack_weights(spec: GemmSpec, parts: Parts, b: Array) -> Array:
