@@ -8,7 +8,6 @@ computes there is not stored.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from graphopt.backend.kernels.amx.parts import Parts
 from graphopt.backend.kernels.amx.product import Cells, Field, Product, emit_product, product_cycles
 from graphopt.backend.kernels.amx.tiles import DEPTH, WORDS, has_tiles
-from graphopt.backend.kernels.blocked.cost import FAR_BYTES, together, typical
+from graphopt.backend.kernels.blocked.cost import typical
 from graphopt.backend.kernels.blocked.layout import block_count, channel_index
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import (
@@ -124,9 +123,8 @@ def _planes(spec: ConvSpec) -> tuple[_Taps, _Taps, Field]:
 def conv_cycles(spec: ConvSpec, parts: Parts) -> float:
     """Modelled cycles of `emit_conv`, for typical sizes where they are symbolic."""
     _, _, field = _planes(typical(spec))
-    planned = conv_product(spec, parts)
-    cycles = field.images * product_cycles(planned, field.rows * field.pitch, field.planes)
-    return together(cycles, 4.0 * math.prod(planned.weight_shape) / FAR_BYTES)
+    positions = field.rows * field.pitch
+    return product_cycles(conv_product(spec, parts), positions, field.planes, field.images)
 
 
 def emit_conv(spec: ConvSpec, machine: Machine, parts: Parts, x: Buffer, w: Buffer, store: Store) -> None:

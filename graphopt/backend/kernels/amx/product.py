@@ -12,6 +12,7 @@ in which they are read; the hardware fetches them ahead better than instructions
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tvm.script.ir_builder import tirx as T
 from graphopt.backend.kernels.amx import tiles
 from graphopt.backend.kernels.amx.parts import Parts, pair_words, split_weights
 from graphopt.backend.kernels.amx.tiles import DEPTH, ROWS, TILE, WORDS
+from graphopt.backend.kernels.blocked.cost import together
 from graphopt.backend.kernels.emit import (
     Buffer,
     Expr,
@@ -98,14 +100,20 @@ _SLOWED = 2.3
 _LEAST_ROWS = 12
 
 
-def product_cycles(product: Product, positions: int, planes: int = 1) -> float:
-    """Modelled cycles of a product at so many positions, weights not counted."""
+# Bytes of weights per cycle from beyond the L2 cache: nothing but the hardware fetches them ahead.
+_FAR_BYTES = 3.5
+
+
+def product_cycles(product: Product, positions: int, planes: int = 1, images: int = 1) -> float:
+    """Modelled cycles of a product at so many positions of each image."""
     pairs: int = ceil_div(positions, _PAIR * ROWS)
     rows: int = max(ceil_div(positions, _PAIR * pairs), _LEAST_ROWS)
     multiplications = _PAIR * pairs * product.columns * product.depth * product.taps
     multiply = _SLOWED * multiplications * len(product.parts.products) * rows
     split = positions * planes * product.depth * _SPLIT_CYCLES * product.parts.data / 2
-    return _OVERHEAD * (multiply + split + positions * product.columns * _STORE_CYCLES)
+    store = positions * product.columns * _STORE_CYCLES
+    weights = 4.0 * math.prod(product.weight_shape) / _FAR_BYTES
+    return together(images * _OVERHEAD * (multiply + split + store), weights)
 
 
 @dataclass(frozen=True)
