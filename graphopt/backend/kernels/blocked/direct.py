@@ -471,7 +471,9 @@ def _emit_prefetch(kernel: _Kernel, item: _Item, position: Expr) -> None:
         address = T.address_of(kernel.w[start + line * per_line])
         T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, 0, 2, 1))
 
-    with T.If(position * share < lines), T.Then():
+    # Where nothing follows, an address outside of all memory costs more than one inside.
+    follows = start < math.prod(kernel.shape)
+    with T.If(tirx.all(position * share < lines, follows)), T.Then():
         if share <= 4:
             for line in range(share):
                 fetch(line)
