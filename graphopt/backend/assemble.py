@@ -58,6 +58,23 @@ def assemble(graph: Graph, target: Target, kernel_error: float = 0.0) -> Assembl
     return Assembled(module.build(), module.weights, module.kernels, sizes, module.memory_use())
 
 
+def lay_out(calls: Sequence[Call], blocks: Blocks) -> Arena[Block]:
+    """Where the blocks lie that are not returned."""
+    views = {call.region.outputs[0]: call.reads[0] for call in calls if call.lowered is None}
+
+    def block_of(value: Value) -> Block | None:
+        while value in views:
+            value = views[value]
+        return blocks.of(value)
+
+    steps = []
+    for call in calls:
+        values = [*call.reads, *call.writes, *([call.place.whole] if call.place is not None else [])]
+        touched = [block_of(value) for value in values if call.lowered is not None]
+        steps.append([block for block in touched if block is not None and block.output is None])
+    return pack(steps, lambda block: block.size)
+
+
 class _Module:
     """Builds ``main``."""
 
@@ -71,7 +88,7 @@ class _Module:
         self.weights: list[tuple[str, Array]] = []
         self.kernels: dict[str, list[str]] = {}
         self.blocks = blocks
-        self.arena = self._arena()
+        self.arena = lay_out(calls, blocks)
         self._functions = cache.functions
         self._values: dict[Value, Any] = {}
         self._weights: dict[Hashable, Any] = {}
@@ -105,22 +122,6 @@ class _Module:
             ]
             builder.emit_func_output(relax.Tuple(returned))
         return builder.get()
-
-    def _arena(self) -> Arena:
-        """Where the blocks lie that are not returned."""
-        sources = {call.region.outputs[0]: call.reads[0] for call in self.calls if call.lowered is None}
-
-        def block_of(value: Value) -> Block | None:
-            while value in sources:
-                value = sources[value]
-            return self.blocks.of(value)
-
-        steps = []
-        for call in self.calls:
-            values = [*call.reads, *call.writes, *([call.place.whole] if call.place is not None else [])]
-            touched = [block_of(value) for value in values if call.lowered is not None]
-            steps.append([block for block in touched if block is not None and block.output is None])
-        return pack(steps)
 
     def memory_use(self) -> MemoryUse:
         """What the manifest says of memory."""

@@ -13,10 +13,11 @@ first write of the other.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Generic, TypeVar
 
 from graphopt.backend.contiguous import Known, Part, is_view, pieces_of, stored_bytes, views_of
 from graphopt.backend.region import COMPILED_TYPES
@@ -27,18 +28,22 @@ LINE = 64
 """Bytes of a cache line: where blocks begin."""
 
 
+Span = tuple[int, int]
+"""Bytes from where to where."""
+
+
 @dataclass(frozen=True, eq=False)
 class Block:
     """Memory of values that lie in, or beside, each other.
 
     Attributes:
         places: where each value begins, in bytes from any origin.
-        written: what kernels write, in bytes from where to where; no two overlap.
+        written: what kernels write; no two overlap.
         output: the graph's output that the block is returned as.
     """
 
     places: Mapping[Value, int]
-    written: tuple[tuple[int, int], ...]
+    written: tuple[Span, ...]
     output: Value | None = None
 
     @cached_property
@@ -57,7 +62,8 @@ class Block:
 
     def is_sound(self, alignment: int) -> bool:
         """Whether values begin where kernels want them, none is written over, and an output is all of it."""
-        if any(self.offset(value) % alignment for value in self.places):
+        begins = (*self.places.values(), *(begin for begin, _ in self.written))
+        if any((begin - self.start) % alignment for begin in begins):
             return False
         if self.output is not None and size_of(self.output) != self.size:
             return False
@@ -69,6 +75,10 @@ def size_of(value: Value) -> int:
     size = stored_bytes(value)
     assert size is not None
     return size
+
+
+def _span(value: Value, begin: int) -> Span:
+    return begin, begin + size_of(value)
 
 
 class Blocks:
@@ -116,7 +126,7 @@ class Blocks:
                 in_place.add(index)
             elif source is not None or not is_view(node):
                 output = value if value in self._outputs else None
-                self._blocks[value] = Block({value: 0}, ((0, size_of(value)),), output)
+                self._blocks[value] = Block({value: 0}, (_span(value, 0),), output)
         if in_place:
             self.in_place[node] = frozenset(in_place)
 
@@ -130,28 +140,37 @@ class Blocks:
         """Write the pieces of a Concat where they belong, copying at most half of it."""
         block, copied = self._blocks[node.output], []
         place = block.places[node.output]
-        own = (place, place + size_of(node.output))
+        own = _span(node.output, place)
         block = replace(block, written=tuple(piece for piece in block.written if piece != own))
+        slots = {piece: _span(piece.part, place + piece.offset) for piece in pieces}
         for piece in pieces:
-            joined = self._with_piece(block, piece, place + piece.offset)
+            joined = self._with_piece(block, piece, slots)
             if joined is None:
                 copied.append(piece)
             block = joined or block
-        ranges = [(place + p.offset, place + p.offset + size_of(p.part)) for p in copied]
-        few = 2 * sum(end - begin for begin, end in ranges) <= size_of(node.output)
-        if pieces and few and self._keep(replace(block, written=(*block.written, *ranges))):
+        written = [slots[piece] for piece in copied]
+        few = 2 * sum(end - begin for begin, end in written) <= size_of(node.output)
+        if pieces and few and self._keep(replace(block, written=(*block.written, *written))):
             self.in_place[node] = frozenset((0,))
             self.copied[node] = tuple(copied)
 
-    def _with_piece(self, block: Block, piece: Part, place: int) -> Block | None:
-        """``block`` with the piece, and all that shares memory with it, where the piece begins at ``place``."""
+    def _with_piece(self, block: Block, piece: Part, slots: Mapping[Part, Span]) -> Block | None:
+        """``block`` with the piece, and all that shares memory with it, in its slot.
+
+        What comes with the piece must leave the slots of other pieces free, or be those pieces.
+        """
+        place = slots[piece][0]
         if piece.part in block.places:
             return block if block.places[piece.part] == place else None
         other = self._blocks.get(piece.part)
-        if other is None:
+        joined = None if other is None else _joined(block, other, place - other.places[piece.part])
+        if joined is None or not joined.is_sound(self._alignment):
             return None
-        joined = _joined(block, other, place - other.places[piece.part])
-        return joined if joined is not None and joined.is_sound(self._alignment) else None
+        for beside, (begin, end) in slots.items():
+            taken = any(start < end and begin < stop for start, stop in joined.written)
+            if taken and joined.places.get(beside.part) != begin:
+                return None
+        return joined
 
     def _keep(self, block: Block | None) -> bool:
         if block is None or not block.is_sound(self._alignment):
@@ -178,8 +197,11 @@ def _is_placeable(value: Value) -> bool:
     return bool(stored_bytes(value))
 
 
+T = TypeVar("T", bound=Hashable)
+
+
 @dataclass(frozen=True)
-class Arena:
+class Arena(Generic[T]):
     """Where blocks lie that are not returned.
 
     Attributes:
@@ -187,11 +209,11 @@ class Arena:
         size: bytes of the arena.
     """
 
-    places: Mapping[Block, int]
+    places: Mapping[T, int]
     size: int
 
 
-def pack(steps: Sequence[Iterable[Block]]) -> Arena:
+def pack(steps: Sequence[Iterable[T]], size: Callable[[T], int]) -> Arena[T]:
     """An arena in which blocks that are in use at the same step do not overlap.
 
     The largest block is placed first, each where the first gap is that takes it.
@@ -199,20 +221,21 @@ def pack(steps: Sequence[Iterable[Block]]) -> Arena:
     Args:
         steps: the blocks that each kernel call reads or writes, in the order of the calls. A block is in use
             from the first to the last.
+        size: bytes of a block.
     """
-    first: dict[Block, int] = {}
-    last: dict[Block, int] = {}
+    first: dict[T, int] = {}
+    last: dict[T, int] = {}
     for index, blocks in enumerate(steps):
         for block in blocks:
             first.setdefault(block, index)
             last[block] = index
-    placed: list[tuple[int, int, Block]] = []
-    for block in sorted(first, key=lambda block: -block.size):
+    placed: list[tuple[int, int, T]] = []
+    for block in sorted(first, key=lambda block: -size(block)):
         place = 0
         for begin, end, other in placed:
-            if begin >= place + block.size:
+            if begin >= place + size(block):
                 break
             if first[block] <= last[other] and first[other] <= last[block]:
                 place = max(place, -(-end // LINE) * LINE)
-        insort(placed, (place, place + block.size, block), key=lambda entry: entry[0])
+        insort(placed, (place, place + size(block), block), key=lambda entry: entry[0])
     return Arena({block: begin for begin, _, block in placed}, max((end for _, end, _ in placed), default=0))
