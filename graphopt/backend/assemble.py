@@ -240,9 +240,7 @@ class _Module:
         shared = None if block.output is None else block
         if shared not in self._storages:
             shape = relax.ShapeExpr([self.arena.size if shared is None else block.size])
-            self._storages[shared] = builder.emit(
-                relax.op.memory.alloc_storage(shape, 0, "global", "uint8")
-            )
+            self._storages[shared] = builder.emit(relax.op.memory.alloc_storage(shape, 0, "global", "uint8"))
         start = self.arena.places[block] if shared is None else 0
         kind = self._type(like)
         return builder.emit(

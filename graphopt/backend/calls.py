@@ -96,7 +96,9 @@ def plan_calls(graph: Graph, cache: KernelCache, constants: Constants, blocks: B
     for node in reversed(graph.nodes):
         wanted = {i for i, v in enumerate(node.outputs) if v in needed and constants.get(v) is None}
         if wanted & blocks.in_place.get(node, frozenset()):
-            needed.update(v for v in (node.inputs if node.op == "Concat" else node.inputs[:1]) if v is not None)
+            needed.update(
+                v for v in (node.inputs if node.op == "Concat" else node.inputs[:1]) if v is not None
+            )
             calls += [_copy(part.part, cache, constants, part) for part in blocks.copied.get(node, ())]
             wanted -= blocks.in_place[node]
         for call in _calls_of(node, sorted(wanted), cache, constants, blocks) if wanted else ():
@@ -114,20 +116,23 @@ def _calls_of(
     node: Node, wanted: list[int], cache: KernelCache, constants: Constants, blocks: Blocks
 ) -> Iterator[Call]:
     region = KernelRegion.of(node, constants.get)
-    if is_view(node) and blocks.of(node.output) is None:
-        if not node.output.is_output or _is_own(node.output, constants, blocks):
-            yield Call(region, None)
-            return
+    if _is_loose_view(node, constants, blocks):
+        yield Call(region, None)
+        return
     together = any(is_emitted(inner) for inner in region.nodes)
     for outputs in [tuple(wanted)] if together else [(index,) for index in reversed(wanted)]:
         yield Call(region, *cache.lower(region, outputs))
 
 
-def _is_own(value: Value, constants: Constants, blocks: Blocks) -> bool:
-    """Whether a kernel makes the memory of ``value``, and no other value lies in it.
+def _is_loose_view(node: Node, constants: Constants, blocks: Blocks) -> bool:
+    """Whether it is a view, made at the call, of memory that is in no block.
 
-    The caller must not be handed the memory of an input, of a weight, or of a view of one.
+    The caller must not be handed the memory of an input, of a weight, of a block, or of a view of one.
     """
+    if not is_view(node) or blocks.of(node.output) is not None:
+        return False
+    value = node.output
     while value.producer is not None and is_view(value.producer) and blocks.of(value) is None:
         (value, *_) = (v for v in value.producer.inputs if v is not None)
-    return value.producer is not None and constants.get(value) is None and blocks.of(value) is None
+    own = value.producer is not None and constants.get(value) is None and blocks.of(value) is None
+    return own or not node.output.is_output

@@ -181,7 +181,9 @@ class _Plan:
         """Whether it is a Concat that is free alone, of pieces of which some would else be copied."""
         if not joins_in_place(sink, self.target):
             return False
-        groups = [self.group_of.get(value.producer) for value in sink.inputs if value is not None and value.producer]
+        groups = [
+            self.group_of.get(value.producer) for value in sink.inputs if value is not None and value.producer
+        ]
         return any(group is None or group.heavy is not None for group in groups)
 
     def _may_read(self, use: Use, value: Value, into: _Group) -> bool:

@@ -121,7 +121,7 @@ def joins_in_place(node: Node, target: Target | None) -> bool:
     For that they have to be computed, by kernels that write nothing else to return, and to begin at whole
     vectors; then the Concat costs nothing as a node of its own.
     """
-    if target is None or target.kind != "llvm" or node.op_type != "Concat":
+    if node.op_type != "Concat" or target is None or target.kind != "llvm":
         return False
     pieces = [value for value in node.inputs if value is not None]
     if len(set(pieces)) < len(pieces) or any(v.producer is None or v.is_output for v in pieces):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,7 +37,9 @@ def _conv(x: str, y: str, weight: str | None = None) -> onnx.NodeProto:
 
 def _weights(**channels: tuple[int, int]) -> dict[str, Array]:
     """Of 1x1 convolutions, by result, from (inputs, outputs)."""
-    return {f"w_{name}": numbers(i, out, into, 1, 1) for i, (name, (into, out)) in enumerate(channels.items())}
+    return {
+        f"w_{name}": numbers(i, out, into, 1, 1) for i, (name, (into, out)) in enumerate(channels.items())
+    }
 
 
 def _check(
@@ -282,10 +285,12 @@ def test_what_is_in_use_together_does_not_overlap(blocks: list[tuple[int, int, i
     arena = pack(steps, lambda index: blocks[index][0])
     assert set(arena.places) == set(range(len(blocks)))
     spans = {i: (place, place + blocks[i][0]) for i, place in arena.places.items()}
-    alive = [[i for i, (_, *ends) in enumerate(blocks) if min(ends) <= step <= max(ends)] for step in range(13)]
+    alive = [
+        [i for i, (_, *ends) in enumerate(blocks) if min(ends) <= step <= max(ends)] for step in range(13)
+    ]
     for together in alive:
         ordered = sorted(spans[i] for i in together)
-        assert all(end <= begin for (_, end), (begin, _) in zip(ordered, ordered[1:], strict=False))
+        assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(ordered))
     assert all(place % LINE == 0 for place in arena.places.values())
     least = max((sum(blocks[i][0] for i in together) for together in alive), default=0)
     assert least <= arena.size <= sum(-(-size // LINE) * LINE for size, _, _ in blocks)
@@ -304,7 +309,9 @@ def _graphs(draw: st.DrawFn) -> tuple[list[onnx.NodeProto], dict[str, Array], li
         return name
 
     for i in range(draw(st.integers(3, 9))):
-        kind = draw(st.sampled_from(["conv", "conv", "relu", "concat", "concat", "split", "slice", "reshape"]))
+        kind = draw(
+            st.sampled_from(["conv", "conv", "relu", "concat", "concat", "split", "slice", "reshape"])
+        )
         source = draw(st.sampled_from(list(channels)))
         count = channels[source]
         if kind == "conv":
@@ -326,7 +333,10 @@ def _graphs(draw: st.DrawFn) -> tuple[list[onnx.NodeProto], dict[str, Array], li
         elif kind == "slice":
             start = draw(st.sampled_from([0, count // 2 - count // 2 % 8]))
             end = draw(st.integers(start + 1, count))
-            constants[f"b{i}"], constants[f"e{i}"], constants["one"] = *map(np.array, ([start], [end])), np.array([1])
+            constants[f"b{i}"], constants[f"e{i}"], constants["one"] = (
+                *map(np.array, ([start], [end])),
+                np.array([1]),
+            )
             nodes.append(N("Slice", [source, f"b{i}", f"e{i}", "one"], [add(f"v{i}", end - start)]))
         elif kind == "reshape":
             constants["flat"], constants[f"r{i}"] = np.array([-1, 9]), np.array([batch, count, 3, 3])
@@ -367,7 +377,12 @@ def _check_any(
            pipeline=pipeline, dims=dims)  # fmt: skip
 
 
-@given(_graphs(), st.sampled_from(CPU), st.sampled_from(["O2", "O2", "O0"]), st.sampled_from([False] * 4 + [True]))
+@given(
+    _graphs(),
+    st.sampled_from(CPU),
+    st.sampled_from(["O2", "O2", "O0"]),
+    st.sampled_from([False] * 4 + [True]),
+)
 @settings(deadline=None, max_examples=20)
 def test_any_graph_of_pieces_and_parts(
     drawn: tuple[list[onnx.NodeProto], dict[str, Array], list[str], int],
@@ -379,7 +394,12 @@ def test_any_graph_of_pieces_and_parts(
 
 
 @pytest.mark.sweep
-@given(_graphs(), st.sampled_from(CPU), st.sampled_from(["O2", "O2", "O0"]), st.sampled_from([False] * 4 + [True]))
+@given(
+    _graphs(),
+    st.sampled_from(CPU),
+    st.sampled_from(["O2", "O2", "O0"]),
+    st.sampled_from([False] * 4 + [True]),
+)
 @settings(deadline=None, max_examples=600)
 def test_many_graphs_of_pieces_and_parts(
     drawn: tuple[list[onnx.NodeProto], dict[str, Array], list[str], int],
