@@ -12,11 +12,9 @@ first write of the other.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import pairwise
 from typing import Generic, TypeVar
 
 from graphopt.backend.contiguous import Known, Part, is_view, pieces_of, stored_bytes, views_of
@@ -32,42 +30,66 @@ Span = tuple[int, int]
 """Bytes from where to where."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Block:
     """Memory of values that lie in, or beside, each other.
 
     Attributes:
         places: where each value begins, in bytes from any origin.
-        written: what kernels write; no two overlap.
-        output: the graph's output that the block is returned as.
+        written: what kernels write, in order; no two overlap.
+        span: the whole block.
+        output: the graph's output that the block is returned as; it fills the block.
     """
 
-    places: Mapping[Value, int]
-    written: tuple[Span, ...]
+    places: dict[Value, int]
+    written: list[Span]
+    span: Span
     output: Value | None = None
 
-    @cached_property
-    def start(self) -> int:
-        """Where the first value begins."""
-        return min(self.places.values())
+    @classmethod
+    def of(cls, value: Value, *, output: bool, written: bool) -> Block:
+        """The block of one value."""
+        span = (0, size_of(value))
+        return cls({value: 0}, [span] if written else [], span, value if output else None)
 
-    @cached_property
+    @property
     def size(self) -> int:
         """Bytes of the block."""
-        return max(place + size_of(value) for value, place in self.places.items()) - self.start
+        return self.span[1] - self.span[0]
 
     def offset(self, value: Value) -> int:
         """Bytes from the start of the block to that of ``value``."""
-        return self.places[value] - self.start
+        return self.places[value] - self.span[0]
 
-    def is_sound(self, alignment: int) -> bool:
-        """Whether values begin where kernels want them, none is written over, and an output is all of it."""
-        begins = (*self.places.values(), *(begin for begin, _ in self.written))
-        if any((begin - self.start) % alignment for begin in begins):
+    def copy(self) -> Block:
+        """A block that can be added to."""
+        return replace(self, places=dict(self.places), written=list(self.written))
+
+    def is_free(self, span: Span) -> bool:
+        """Whether no kernel writes there."""
+        index = bisect_left(self.written, span)
+        before, after = self.written[max(index - 1, 0) : index], self.written[index : index + 1]
+        return all(end <= span[0] for _, end in before) and all(begin >= span[1] for begin, _ in after)
+
+    def add(self, other: Block, shift: int) -> bool:
+        """Take in the values of another block, whose origin is at ``shift`` in this one.
+
+        False, and nothing is done, where kernels would write over each other, or an output would not be all.
+        """
+        span = (other.span[0] + shift, other.span[1] + shift)
+        whole = (min(self.span[0], span[0]), max(self.span[1], span[1]))
+        if self.output is not None and (other.output is not None or whole != self.span):
             return False
-        if self.output is not None and size_of(self.output) != self.size:
+        if other.output is not None and whole != span:
             return False
-        return all(end <= begin for (_, end), (begin, _) in pairwise(sorted(self.written)))
+        written = [(begin + shift, end + shift) for begin, end in other.written]
+        if not all(map(self.is_free, written)):
+            return False
+        self.places.update((value, place + shift) for value, place in other.places.items())
+        for span in written:
+            insort(self.written, span)
+        self.span, self.output = whole, self.output or other.output
+        return True
 
 
 def size_of(value: Value) -> int:
@@ -75,10 +97,6 @@ def size_of(value: Value) -> int:
     size = stored_bytes(value)
     assert size is not None
     return size
-
-
-def _span(value: Value, begin: int) -> Span:
-    return begin, begin + size_of(value)
 
 
 class Blocks:
@@ -122,72 +140,67 @@ class Blocks:
             if known(value) is not None or not _is_placeable(value):
                 continue
             source = self._blocks.get(views[index].whole) if index in views else None
-            if source is not None and self._place(value, source, views[index]):
+            output = value in self._outputs
+            if source is not None and self._view(views[index], source, output):
                 in_place.add(index)
             elif source is not None or not is_view(node):
-                output = value if value in self._outputs else None
-                self._blocks[value] = Block({value: 0}, (_span(value, 0),), output)
+                self._blocks[value] = Block.of(value, output=output, written=True)
         if in_place:
             self.in_place[node] = frozenset(in_place)
 
-    def _place(self, value: Value, source: Block, view: Part) -> bool:
+    def _view(self, view: Part, source: Block, output: bool) -> bool:
         """Put a view of a value into the block of that, if it can lie there."""
-        own = Block({value: 0}, (), value if value in self._outputs else None)
-        block = _joined(source, own, source.places[view.whole] + view.offset)
-        return self._keep(block)
+        own = Block.of(view.part, output=output, written=False)
+        if view.offset % self._alignment or not source.add(own, source.places[view.whole] + view.offset):
+            return False
+        self._blocks[view.part] = source
+        return True
 
     def _concat(self, node: Node, pieces: Sequence[Part]) -> None:
         """Write the pieces of a Concat where they belong, copying at most half of it."""
-        block, copied = self._blocks[node.output], []
+        block, left = self._blocks[node.output].copy(), size_of(node.output) // 2
         place = block.places[node.output]
-        own = _span(node.output, place)
-        block = replace(block, written=tuple(piece for piece in block.written if piece != own))
-        slots = {piece: _span(piece.part, place + piece.offset) for piece in pieces}
+        block.written.remove((place, place + size_of(node.output)))
+        slots = [place + piece.offset for piece in pieces]
+        copied = []
         for piece in pieces:
-            joined = self._with_piece(block, piece, slots)
-            if joined is None:
+            if piece.offset % self._alignment:
+                return
+            if not self._put(piece, block, slots, pieces):
                 copied.append(piece)
-            block = joined or block
-        written = [slots[piece] for piece in copied]
-        few = 2 * sum(end - begin for begin, end in written) <= size_of(node.output)
-        if pieces and few and self._keep(replace(block, written=(*block.written, *written))):
+                left -= size_of(piece.part)
+        for piece in copied:
+            begin = place + piece.offset
+            span = (begin, begin + size_of(piece.part))
+            if left < 0 or not block.is_free(span):
+                return
+            insort(block.written, span)
+        if pieces:
             self.in_place[node] = frozenset((0,))
             self.copied[node] = tuple(copied)
+            self._blocks.update(dict.fromkeys(block.places, block))
 
-    def _with_piece(self, block: Block, piece: Part, slots: Mapping[Part, Span]) -> Block | None:
-        """``block`` with the piece, and all that shares memory with it, in its slot.
+    def _put(self, piece: Part, block: Block, slots: Sequence[int], pieces: Sequence[Part]) -> bool:
+        """Put a piece, and all that shares memory with it, where the piece belongs.
 
         What comes with the piece must leave the slots of other pieces free, or be those pieces.
         """
-        place = slots[piece][0]
+        place = block.places[piece.whole] + piece.offset
         if piece.part in block.places:
-            return block if block.places[piece.part] == place else None
+            return block.places[piece.part] == place
         other = self._blocks.get(piece.part)
-        joined = None if other is None else _joined(block, other, place - other.places[piece.part])
-        if joined is None or not joined.is_sound(self._alignment):
-            return None
-        for beside, (begin, end) in slots.items():
-            taken = any(start < end and begin < stop for start, stop in joined.written)
-            if taken and joined.places.get(beside.part) != begin:
-                return None
-        return joined
-
-    def _keep(self, block: Block | None) -> bool:
-        if block is None or not block.is_sound(self._alignment):
+        if other is None:
             return False
-        self._blocks.update(dict.fromkeys(block.places, block))
-        return True
-
-
-def _joined(block: Block, other: Block, shift: int) -> Block | None:
-    """Both as one, the origin of ``other`` at ``shift``; None where two outputs of the graph would meet."""
-    if block.output is not None and other.output is not None:
-        return None
-    return Block(
-        {**block.places, **{value: place + shift for value, place in other.places.items()}},
-        block.written + tuple((begin + shift, end + shift) for begin, end in other.written),
-        block.output or other.output,
-    )
+        shift = place - other.places[piece.part]
+        for begin, end in other.written:
+            first = max(bisect_right(slots, begin + shift) - 1, 0)
+            for slot, beside in zip(slots[first:], pieces[first:], strict=True):
+                if slot >= end + shift:
+                    break
+                taken = begin + shift < slot + size_of(beside.part)
+                if taken and other.places.get(beside.part) != slot - shift:
+                    return False
+        return block.add(other, shift)
 
 
 def _is_placeable(value: Value) -> bool:

@@ -103,7 +103,8 @@ class _Plan:
     def __init__(self, nodes: Sequence[Node], max_ops: int, target: Target | None) -> None:
         self.nodes = nodes
         self.max_ops = max_ops
-        self.target = target
+        self.joins = {node for node in nodes if joins_in_place(node, target)}
+        self.alone: dict[Node, bool] = {}
         self.place = {node: index for index, node in enumerate(nodes)}
         self.constant = constant_nodes(nodes)
         self.group_of: dict[Node, _Group] = {}
@@ -124,7 +125,7 @@ class _Plan:
         """The members of ``group`` in program order without what costs nothing at its border."""
         kept: dict[Node, None] = {}
         for node in sorted(group.members, key=self.place.__getitem__):
-            free = is_view(node) or joins_in_place(node, self.target)
+            free = is_view(node) or node in self.joins
             sources = node.inputs[:1] if is_view(node) else node.inputs
             if not free or any(value is not None and value.producer in kept for value in sources):
                 kept[node] = None
@@ -161,7 +162,7 @@ class _Plan:
             return
         if len(used_outputs(into.sink)) != 1:
             return
-        if self._is_placed(into.sink):
+        if self._is_alone(into.sink):
             return
         uses = [(use, value) for value in used_outputs(group.sink) for use in value.uses]
         if any(not self._may_read(use, value, into) for use, value in uses):
@@ -177,14 +178,14 @@ class _Plan:
         for node in group.members:
             self.group_of[node] = into
 
-    def _is_placed(self, sink: Node) -> bool:
+    def _is_alone(self, sink: Node) -> bool:
         """Whether it is a Concat that is free alone, of pieces of which some would else be copied."""
-        if not joins_in_place(sink, self.target):
+        if sink not in self.joins:
             return False
-        groups = [
-            self.group_of.get(value.producer) for value in sink.inputs if value is not None and value.producer
-        ]
-        return any(group is None or group.heavy is not None for group in groups)
+        if sink not in self.alone:
+            groups = [self.group_of.get(piece.producer) for piece in sink.inputs if piece and piece.producer]
+            self.alone[sink] = any(group is None or group.heavy is not None for group in groups)
+        return self.alone[sink]
 
     def _may_read(self, use: Use, value: Value, into: _Group) -> bool:
         user = use.user

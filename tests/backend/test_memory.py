@@ -264,6 +264,22 @@ def test_parts_of_a_part_go_into_a_concatenation() -> None:
     assert (sum(kernels.values()), memory.in_place, memory.moved) == (3, 2, 0)
 
 
+@pytest.mark.parametrize("slices", [False, True], ids=["split", "slices"])
+def test_channels_taken_apart_and_joined_stay_in_blocks(slices: bool) -> None:
+    """Half of the channels goes through two convolutions, and all are joined: nothing is moved between."""
+    parts = [N("Split", ["a"], ["p", "q"], axis=1, num_outputs=2)]
+    if slices:
+        parts = [N("Slice", ["a", "c0", "c32", "c1"], ["p"]), N("Slice", ["a", "c32", "c64", "c1"], ["q"])]
+    nodes = [_conv("x", "a"), *parts, _conv("q", "r"), _conv("r", "s"),
+             N("Concat", ["p", "q", "s"], ["c"], axis=1), _conv("c", "y")]  # fmt: skip
+    constants = _weights(a=(32, 64), r=(32, 32), s=(32, 32), y=(96, 16))
+    constants |= {f"c{i}": np.array([i]) for i in (0, 1, 32, 64) if slices}
+    kernels, memory = _check(nodes, {"x": numbers(0, 1, 32, 20, 20)}, constants)
+    assert {name.split("_")[0] for name in kernels} == {"conv", "identity"}
+    assert sum(count for name, count in kernels.items() if "identity" in name) == 2
+    assert (memory.in_place, memory.moved) == (3 if slices else 2, 0)
+
+
 def test_the_plan_of_densenet_has_no_concatenation() -> None:
     """Calls of kernels and the memory of a network with 58 of them."""
     graph = go.load(golden_models.path("light-densenet121"))
