@@ -32,6 +32,7 @@ from graphopt.runtime.manifest import (
     WEIGHTS_NAME,
     FileRecord,
     Manifest,
+    MemoryUse,
     TensorSpec,
     Variant,
     WeightSpec,
@@ -211,6 +212,7 @@ def build(
     source_sha256: str = "",
     kernels: Mapping[str, Sequence[str]] | None = None,
     sizes: Sequence[SizeRule] = (),
+    memory: MemoryUse | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Compile a Relax module for one target and link it.
@@ -222,6 +224,7 @@ def build(
         gir_sidecar: file name and content of the large constants of that text.
         kernels: for each kernel, the nodes of the final graph that it computes.
         sizes: what the sizes at a call must be to each other for the code to be right.
+        memory: how much memory lies between kernels.
         progress: called with (steps done, steps in all, what comes next); each kernel is a step.
 
     Raises:
@@ -248,6 +251,7 @@ def build(
         library=file_name,
         weights=tuple(name for name, _ in weights),
         kernels={name: tuple(nodes) for name, nodes in (kernels or {}).items()},
+        memory=memory,
     )
     return Artifact(
         inputs=tuple(inputs),

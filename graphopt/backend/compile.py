@@ -57,6 +57,7 @@ def compile_graph(
         source_sha256=source_sha256,
         kernels=assembled.kernels,
         sizes=assembled.sizes,
+        memory=assembled.memory,
         progress=progress,
     )
     return built.with_defaults({v.name: v.const.numpy() for v in graph.inputs if v.const is not None})
@@ -68,7 +69,7 @@ def check_operators(graph: Graph) -> None:
     Raises:
         CompileError: names each such operator, how often it occurs, and its first node.
     """
-    from graphopt.backend.assemble import is_view
+    from graphopt.backend.contiguous import is_view
     from graphopt.backend.emitters import EMITTERS
     from graphopt.backend.readers import READERS
 

@@ -13,9 +13,8 @@ from tvm.script.ir_builder import tirx as T
 from graphopt.backend.arguments import Arguments, Packed
 from graphopt.backend.emitters import Work, emit_region
 from graphopt.backend.kernels import math
-from graphopt.backend.layout import stored_shape
 from graphopt.backend.readers import Context, variables_of
-from graphopt.backend.region import KernelRegion, dtype_of
+from graphopt.backend.region import KernelRegion
 from graphopt.backend.stage import stage_region
 from graphopt.backend.symbolic import Symbols
 from graphopt.ir.graph import Value
@@ -65,17 +64,14 @@ def lower_region(
         CompileError: an operator, or this use of it, can't be compiled.
     """
     symbols = Symbols(opaque=target.kind == "llvm")
-    arguments = Arguments(region, symbols)
+    arguments = Arguments(region, symbols, target)
     context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
     if target.kind == "cuda":
         function, inputs, passed = stage_region(region, target, context, symbols, outputs)
         return Lowered(function, inputs, {}, passed, outputs, _consulted(region, context), region.name)
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})
     values = [region.outputs[position] for position in outputs]
-    results = [
-        tirx.decl_buffer(symbols.plain(stored_shape(value)), dtype_of(value), name=f"out{position}")
-        for position, value in enumerate(values)
-    ]
+    results = [arguments.result(position) for position in outputs]
     flat_results = [arguments.view(buffer, value) for buffer, value in zip(results, values, strict=True)]
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(region.name)
