@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from graphopt.backend.constants import Constants
 from graphopt.backend.emitters import is_emitted
 from graphopt.backend.kernels.narrow import is_even
 from graphopt.backend.layout import stored_shape
-from graphopt.backend.lower import Lowered, lower_region, value_at
+from graphopt.backend.lower import Lowered, kernel_digest, lower_region, value_at
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.sizes import size_rules
 from graphopt.backend.symbolic import Symbols
@@ -51,11 +52,21 @@ class Call:
 
 
 class KernelCache:
-    """Lowers each distinct region once."""
+    """Lowers each distinct region once.
 
-    def __init__(self, target: Target, kernel_error: float) -> None:
+    Args:
+        choices: for kernels by their digest the options to take; the models decide the others.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        kernel_error: float,
+        choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
         self.target = target
         self.kernel_error = kernel_error
+        self.choices = choices
         self.functions: dict[str, Any] = {}
         self._known: dict[Hashable, list[tuple[Lowered, str]]] = {}
         self._names: dict[str, int] = {}
@@ -69,7 +80,9 @@ class KernelCache:
                 for (kind, row, index), found in lowered.consulted.items()
             ):
                 return lowered, name
-        lowered = lower_region(region, self.target, outputs, self.kernel_error)
+        digest = kernel_digest(region, self.target, outputs, self.kernel_error) if self.choices else ""
+        answers = self.choices.get(digest, {})
+        lowered = lower_region(region, self.target, outputs, self.kernel_error, answers)
         name = self._fresh(lowered.name)
         self._known.setdefault(key, []).append((lowered, name))
         self.functions[name] = lowered.function
@@ -90,24 +103,30 @@ def _consult(region: KernelRegion, kind: str, place: tuple[int, int]) -> Hashabl
     return region.constants[value].digest
 
 
-def assemble(graph: Graph, target: Target, kernel_error: float = 0.0) -> Assembled:
+def assemble(
+    graph: Graph,
+    target: Target,
+    kernel_error: float = 0.0,
+    choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
 
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
+        choices: see :class:`KernelCache`.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
     constants = Constants(graph)
     sizes = size_rules(graph, constants.get)
-    cache = KernelCache(target, kernel_error)
-    calls = _plan(graph, cache, constants)
+    cache = KernelCache(target, kernel_error, choices)
+    calls = plan_calls(graph, cache, constants)
     module = _Module(graph, cache, calls, constants)
     return Assembled(module.build(), module.weights, module.kernels, sizes)
 
 
-def _plan(graph: Graph, cache: KernelCache, constants: Constants) -> list[Call]:
+def plan_calls(graph: Graph, cache: KernelCache, constants: Constants) -> list[Call]:
     """Calls in program order, of the nodes whose results are read as data."""
     calls: list[Call] = []
     needed = set(graph.outputs)

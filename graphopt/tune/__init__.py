@@ -1,0 +1,9 @@
+"""Tuning: kernels made in other ways than the models of cost choose, timed on this machine, the faster ones kept."""
+
+from __future__ import annotations
+
+from graphopt.tune.cache import TuneCache, default_path
+from graphopt.tune.search import KernelResult, Tuned, refuse_target, tune_graph
+from graphopt.tune.tuner import Tuner
+
+__all__ = ["KernelResult", "TuneCache", "Tuned", "Tuner", "default_path", "refuse_target", "tune_graph"]
