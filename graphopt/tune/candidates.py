@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tvm
+import tvm_ffi
 
 from graphopt.backend.assemble import KernelCache, plan_calls
 from graphopt.backend.constants import Constants
@@ -154,7 +154,7 @@ class Workshop:
             made = lower_region(subject.region, self._target, subject.outputs, self._kernel_error, answers)
         except GraphoptError:
             return None
-        same = unlike is not None and tvm.ir.structural_equal(made.function, unlike.function)
+        same = unlike is not None and tvm_ffi.structural_equal(made.function, unlike.function)
         return None if same else made
 
     def _compile(self, name: str, kernel: Lowered) -> bytes | None:

@@ -73,7 +73,7 @@ def test_a_cache_changes_the_code_and_not_the_results(
     first, second = (go.compile(network, tune_cache=path) for _ in range(2))
     assert _content(first) == _content(second)
     kernels = set(plain.variants[0].kernels) ^ set(first.variants[0].kernels)
-    assert [name for name in sorted(kernels) if name.startswith("conv_relu")] == sorted(kernels)
+    assert kernels and all(name.startswith("conv") for name in kernels)  # another method, another name
     assert _content(first) != _content(plain)
     assert_close(_result(first), expected_of(network, X)[0], 1e-4)
     assert_close(_result(first), _result(plain), 1e-4)
