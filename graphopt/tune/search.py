@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from graphopt.backend.compile import KERNEL_ERROR, check_layouts, check_operators
 from graphopt.errors import TargetError
@@ -17,6 +17,7 @@ from graphopt.ir.graph import Graph
 from graphopt.targets import Target, host_machine, missing_features
 from graphopt.tune.cache import Entry, TuneCache, code_digest
 from graphopt.tune.process import CandidateError, Timer
+from graphopt.tune.result import KernelResult, Tuned
 
 if TYPE_CHECKING:
     from graphopt.tune.candidates import Candidate, Subject, Workshop
@@ -29,92 +30,15 @@ _NO_LOSS = 1.02
 """With all threads it may need this share."""
 _ROUNDS = 9
 _FIRST_ROUNDS = 5
+_LAST_RACES = 3
+_LAST = 0.1
+"""The share of the time for the last races."""
 _SURE = 0.75
 """The share of rounds that must show a gain."""
 _TOLERANCE = 1e-4
 """Largest difference of results relative to the largest number; what Winograd may add comes on top."""
 _FAR = 64 << 20
 """Bytes; of weights that are further apart than this all come from memory alike."""
-
-
-@dataclass(frozen=True)
-class KernelResult:
-    """What tuning found of one kernel.
-
-    Attributes:
-        nodes: labels of the nodes that it computes, one for each call in a run.
-        analytic_seconds: of a call, alone, as the models choose.
-        tuned_seconds: of a call as tuned; the same where nothing was faster.
-        choices: for each knob that is not as the models choose: the option taken.
-        analytic: for each of these the models' option.
-        tried: how many ways were timed.
-        complete: whether all were.
-    """
-
-    digest: str
-    kernel: str
-    nodes: tuple[str, ...]
-    analytic_seconds: float
-    tuned_seconds: float
-    choices: Mapping[str, str] = field(default_factory=dict)
-    analytic: Mapping[str, str] = field(default_factory=dict)
-    tried: int = 0
-    complete: bool = False
-
-    @property
-    def saved(self) -> float:
-        """Seconds saved in a run of the model."""
-        return len(self.nodes) * (self.analytic_seconds - self.tuned_seconds)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "kernel": self.kernel,
-            "digest": self.digest,
-            "nodes": list(self.nodes),
-            "analytic_seconds": self.analytic_seconds,
-            "tuned_seconds": self.tuned_seconds,
-            "choices": {
-                knob: {"analytic": self.analytic[knob], "tuned": option}
-                for knob, option in self.choices.items()
-            },
-            "tried": self.tried,
-            "complete": self.complete,
-        }
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What tuning found of a model.
-
-    Attributes:
-        target: its text.
-        kernels: those that were timed, the most expensive first.
-        known: how many kernels need no tuning since the cache has them.
-        symbolic: how many can't be tuned since their sizes are known only at the call.
-        unfinished: how many a longer search would go on with.
-        seconds: how long it took.
-        cache: what was known before, and what was found.
-    """
-
-    target: str
-    kernels: tuple[KernelResult, ...]
-    known: int
-    symbolic: int
-    unfinished: int
-    seconds: float
-    cache: TuneCache
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "target": self.target,
-            "seconds": self.seconds,
-            "known": self.known,
-            "symbolic": self.symbolic,
-            "unfinished": self.unfinished,
-            "kernels": [kernel.as_dict() for kernel in self.kernels],
-        }
 
 
 def refuse_target(target: Target) -> None:
@@ -224,6 +148,8 @@ class _State:
     """Of a call of `analytic`."""
     tried: int = 0
     complete: bool = False
+    last: list[list[float]] = field(default_factory=list)
+    """Rounds of the last races of `analytic` and `best`."""
 
 
 @dataclass
@@ -239,23 +165,20 @@ class _Search:
         """Searches all kernels until the time is over."""
         states: list[_State] = []
         for group in _batches(subjects, _processors()):
-            if self._is_over():
+            if time.perf_counter() >= self.end:
                 break
             self.say(group[0].name)
             states += self._begin(group, starts)
         states.sort(key=lambda state: -_run_seconds(state))
-        results = []
+        last = max(0.0, self.end - time.perf_counter()) * _LAST
         for index, state in enumerate(states):
             # Each gets of the time that is left what it takes of the run that is left.
-            left = self.end - time.perf_counter()
+            left = self.end - last - time.perf_counter()
             share = _run_seconds(state) / sum(map(_run_seconds, states[index:]))
             if left > 0:
                 self._search(state, time.perf_counter() + left * share)
-            results.append(self._result(state))
-        return results
-
-    def _is_over(self) -> bool:
-        return time.perf_counter() >= self.end
+        self._confirm(states, last)
+        return [_result(state) for state in states]
 
     def _begin(
         self, subjects: Sequence[Subject], starts: Mapping[str, Mapping[str, str]]
@@ -312,32 +235,46 @@ class _Search:
         ratios = sorted(second / first for first, second in rounds)
         return ratios[int(_SURE * (len(ratios) - 1))] <= least
 
-    def _result(self, state: _State) -> KernelResult:
-        """What is kept: the best, if it still is in a last race with the models' choice."""
-        analytic, best, seconds = state.analytic, state.best, state.seconds
-        tuned = seconds
-        if best is not analytic:
-            try:
-                rounds = self.timer.race([analytic, best], threads=1, rounds=_ROUNDS)
-                right = self.timer.difference(analytic, best) <= self.tolerance
-            except CandidateError:
-                rounds, right = [[1.0, 2.0]], False
-            if right and self._gains(rounds, _LEAST_GAIN):
-                seconds = statistics.median(first for first, _ in rounds)
-                tuned = seconds * statistics.median(second / first for first, second in rounds)
-            else:
-                best = analytic
-        return KernelResult(
-            state.subject.digest,
-            state.subject.name,
-            tuple(state.subject.nodes),
-            seconds,
-            tuned,
-            dict(sorted(best.answers.items())),
-            {knob: analytic.knobs[knob][0] if knob in analytic.knobs else "" for knob in best.answers},
-            state.tried,
-            state.complete,
-        )
+    def _confirm(self, states: Sequence[_State], seconds: float) -> None:
+        """Goes back to the models' choice where the best does not win in last races, which are spread over time:
+        processors, more so those that are shared, are faster and slower for seconds, and not at everything alike."""
+        changed = [state for state in states if state.best is not state.analytic]
+        for number in range(_LAST_RACES):
+            begun = time.perf_counter()
+            for state in changed:
+                self.say(f"{state.subject.name}, last races")
+                state.last += self._last_race(state)
+            if changed and number + 1 < _LAST_RACES:
+                time.sleep(max(0.0, begun + seconds / _LAST_RACES - time.perf_counter()))
+        for state in changed:
+            if not self._gains(state.last, _LEAST_GAIN):
+                state.best = state.analytic
+
+    def _last_race(self, state: _State) -> list[list[float]]:
+        try:
+            rounds = self.timer.race([state.analytic, state.best], threads=1, rounds=_FIRST_ROUNDS)
+            right = self.timer.difference(state.analytic, state.best) <= self.tolerance
+        except CandidateError:
+            right = False
+        return rounds if right else [[1.0, float("inf")]] * _ROUNDS
+
+
+def _result(state: _State) -> KernelResult:
+    seconds = tuned = state.seconds
+    if state.best is not state.analytic:
+        seconds = statistics.median(first for first, _ in state.last)
+        tuned = seconds * statistics.median(second / first for first, second in state.last)
+    return KernelResult(
+        state.subject.digest,
+        state.subject.name,
+        tuple(state.subject.nodes),
+        seconds,
+        tuned,
+        dict(sorted(state.best.answers.items())),
+        {knob: state.analytic.knobs.get(knob, ("",))[0] for knob in state.best.answers},
+        state.tried,
+        state.complete,
+    )
 
 
 def _run_seconds(state: _State) -> float:

@@ -9,7 +9,8 @@ from graphopt.backend.compile import KERNEL_ERROR
 from graphopt.ir.graph import Graph
 from graphopt.targets import Target
 from graphopt.tune.cache import TuneCache, default_path
-from graphopt.tune.search import Tuned, refuse_target, tune_graph
+from graphopt.tune.result import Tuned
+from graphopt.tune.search import refuse_target, tune_graph
 
 
 class Tuner:

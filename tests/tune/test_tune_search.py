@@ -22,7 +22,7 @@ from graphopt.tune import TuneCache, tune_graph
 from graphopt.tune.cache import Entry, code_digest
 from graphopt.tune.candidates import Candidate, Subject, Workshop, subjects_of
 from graphopt.tune.process import CandidateError, Timer
-from graphopt.tune.search import _Search, _State
+from graphopt.tune.search import _result, _Search, _State
 from tests.backend.programs import NATIVE, assert_close, expected_of, numbers, program
 
 N = helper.make_node
@@ -151,10 +151,23 @@ def test_the_search_keeps_the_fastest_that_is_right(
     search._search(state, time.perf_counter() + 300)
     assert state.best is shelf["fast"]
     assert (state.tried, state.complete) == (3, True)
-    result = search._result(state)
+    search._confirm([state], 0.1)
+    result = _result(state)
     assert result.choices == {"knob": "fast"}
     assert result.analytic == {"knob": "slow"}
     assert 0 < result.tuned_seconds < result.analytic_seconds
+
+
+def test_what_does_not_win_in_the_end_is_not_kept(
+    made: Mapping[str, Candidate], timer: Timer, network: go.Graph
+) -> None:
+    subject = subjects_of(network, NATIVE, 0.0).tunable[0]
+    search = _Search(_Shelf(made), timer, 0.0, 1, 1e-4, lambda name: None)  # type: ignore[arg-type]
+    for best in ("slow", "wrong", "crash"):
+        state = _State(subject, made["fast"], made[best], 1.0)
+        search._confirm([state], 0.0)
+        assert state.best is made["fast"], best
+        assert _result(state).saved == 0
 
 
 def test_a_way_that_is_no_other_is_left_out(network: go.Graph, tmp_path: Path) -> None:
