@@ -146,8 +146,10 @@ class _State:
     best: Candidate
     seconds: float
     """Of a call of `analytic`."""
-    tried: int = 0
+    tried: list[dict[str, str]] = field(default_factory=list)
     complete: bool = False
+    settled: set[str] = field(default_factory=set)
+    """Knobs whose options were all tried."""
     last: list[list[float]] = field(default_factory=list)
     """Rounds of the last races of `analytic` and `best`."""
 
@@ -171,14 +173,17 @@ class _Search:
             states += self._begin(group, starts)
         states.sort(key=lambda state: -_run_seconds(state))
         last = max(0.0, self.end - time.perf_counter()) * _LAST
-        for index, state in enumerate(states):
-            # Each gets of the time that is left what it takes of the run that is left.
-            left = self.end - last - time.perf_counter()
-            share = _run_seconds(state) / sum(map(_run_seconds, states[index:]))
-            if left > 0:
-                self._search(state, time.perf_counter() + left * share)
+        while (open_ := [state for state in states if not state.complete]) and self._left(last) > 0:
+            for index, state in enumerate(open_):
+                # Each gets of the time that is left what it takes of the run that is left.
+                share = _run_seconds(state) / sum(map(_run_seconds, open_[index:]))
+                self._search(state, time.perf_counter() + self._left(last) * share)
         self._confirm(states, last)
         return [_result(state) for state in states]
+
+    def _left(self, last: float) -> float:
+        """Seconds until only ``last`` are left."""
+        return self.end - last - time.perf_counter()
 
     def _begin(
         self, subjects: Sequence[Subject], starts: Mapping[str, Mapping[str, str]]
@@ -200,22 +205,22 @@ class _Search:
 
     def _search(self, state: _State, end: float) -> None:
         """One knob after the other; a knob that only shows after another has changed comes last."""
-        settled: set[str] = set()
         while True:
-            knobs = [knob for knob in state.best.knobs if knob not in settled]
+            knobs = [knob for knob in state.best.knobs if knob not in state.settled]
             if not knobs:
                 state.complete = True
                 return
-            settled.add(knobs[0])
-            for ways in _batches(_other_ways(state.best, knobs[0]), _processors()):
+            fresh = [ways for ways in _other_ways(state.best, knobs[0]) if ways not in state.tried]
+            for ways in _batches(fresh, _processors()):
                 if time.perf_counter() >= end:
                     return
                 self.say(f"{state.subject.name}, {knobs[0]}")
                 wanted = [(state.subject, answers) for answers in ways]
+                state.tried += ways
                 for candidate in self.workshop.make(wanted, unlike=state.best):
-                    state.tried += 1
                     if candidate is not None and self._wins(state.best, candidate):
                         state.best = candidate
+            state.settled.add(knobs[0])
 
     def _wins(self, best: Candidate, candidate: Candidate) -> bool:
         """Whether a candidate is right and faster."""
@@ -272,7 +277,7 @@ def _result(state: _State) -> KernelResult:
         tuned,
         dict(sorted(state.best.answers.items())),
         {knob: state.analytic.knobs.get(knob, ("",))[0] for knob in state.best.answers},
-        state.tried,
+        len(state.tried),
         state.complete,
     )
 

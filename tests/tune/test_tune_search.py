@@ -150,7 +150,7 @@ def test_the_search_keeps_the_fastest_that_is_right(
     state = _State(subject, shelf["slow"], shelf["slow"], 1.0)
     search._search(state, time.perf_counter() + 300)
     assert state.best is shelf["fast"]
-    assert (state.tried, state.complete) == (3, True)
+    assert (len(state.tried), state.complete) == (3, True)
     search._confirm([state], 0.1)
     result = _result(state)
     assert result.choices == {"knob": "fast"}
