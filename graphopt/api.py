@@ -148,6 +148,8 @@ def compile(
     *,
     source: str | os.PathLike[str] | None = None,
     kernel_error: float | None = None,
+    tune: float | None = None,
+    tune_cache: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compiles a graph for ``target``: ``"native"``, ``"x86-64-v3"``, ``"aarch64"``, ``"cuda:sm_80"``, ...
 
@@ -155,10 +157,14 @@ def compile(
         source: the file that the model was read from; the artifact's manifest gets its SHA-256.
         kernel_error: what fast kernels (Winograd's transforms, floats in parts on AMX) may add to the error of
             a convolution or product, relative to its largest output; by default 5e-5, 0 turns them off.
+        tune: seconds in which faster ways to make each kernel are searched by timing them on this machine.
+        tune_cache: the file that holds what tuning found; it is read, and with ``tune`` written. Without it
+            tuning keeps a file in the user's cache folder, and other compiles read none.
 
     Raises:
         ArgumentError: an argument is of the wrong type.
         ModelError: ``source`` can't be read.
+        TuneError: ``tune_cache`` is missing or damaged, or can't be written.
         CompileError: an operator or type can't be compiled; the message lists them all.
         TargetError: unknown target.
         LinkError: no C toolchain.
@@ -171,11 +177,27 @@ def compile(
         raise ArgumentError("target must be a text such as 'native' or a Target, not None")
     if kernel_error is not None and (not isinstance(kernel_error, int | float) or not kernel_error >= 0):
         raise ArgumentError(f"kernel_error must be a number from 0 up, not {kernel_error!r}")
+    if tune is not None and (
+        isinstance(tune, bool) or not isinstance(tune, int | float) or not 0 < tune < float("inf")
+    ):
+        raise ArgumentError(f"tune must be a number of seconds, not {tune!r}")
+    if tune_cache is not None:
+        require("tune_cache", tune_cache, (str, os.PathLike))
+    bound = KERNEL_ERROR if kernel_error is None else kernel_error
+    choices: Mapping[str, Mapping[str, str]] = {}
+    if tune is not None or tune_cache is not None:
+        from graphopt.tune import Tuner
+
+        tuner = Tuner(tune, None if tune_cache is None else Path(tune_cache))
+        tuner.check([resolved])
+        tuner.tune(graph, resolved, kernel_error=bound)
+        choices = tuner.choices
     return compile_graph(
         graph,
         resolved,
         source_sha256="" if source is None else file_sha256(Path(source)),
-        kernel_error=KERNEL_ERROR if kernel_error is None else kernel_error,
+        kernel_error=bound,
+        choices=choices,
     )
 
 

@@ -30,11 +30,12 @@ ALLOWED: dict[str, set[str]] = {
     "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime", "targets"},
     "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
-    "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
+    "tune": {"errors", "ir", "targets", "runtime", "backend"},
+    "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend", "tune"},
     "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
     "cli": {
         "errors", "ir", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench", "profile",
-        "api", "graphopt",
+        "tune", "api", "graphopt",
     },
     "passes": {"errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets"},
 }  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -40,18 +41,24 @@ class Assembled:
     memory: MemoryUse
 
 
-def assemble(graph: Graph, target: Target, kernel_error: float = 0.0) -> Assembled:
+def assemble(
+    graph: Graph,
+    target: Target,
+    kernel_error: float = 0.0,
+    choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
 
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
+        choices: see :class:`KernelCache`.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
     constants = Constants(graph)
     sizes = size_rules(graph, constants.get)
-    cache = KernelCache(target, kernel_error)
+    cache = KernelCache(target, kernel_error, choices)
     blocks = Blocks(graph, constants.get, vector_bytes(target) if target.kind == "llvm" else None)
     calls = plan_calls(graph, cache, constants, blocks)
     module = _Module(graph, cache, calls, constants, blocks)

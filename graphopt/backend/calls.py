@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from graphopt.backend.constants import Constants
 from graphopt.backend.contiguous import Part, is_view
 from graphopt.backend.emitters import is_emitted
 from graphopt.backend.kernels.narrow import is_even
-from graphopt.backend.lower import Lowered, lower_region, value_at
+from graphopt.backend.lower import Lowered, kernel_digest, lower_region, value_at
 from graphopt.backend.memory import Blocks
 from graphopt.backend.region import KernelRegion
 from graphopt.ir.graph import Graph, Node, Value
@@ -46,11 +47,21 @@ class Call:
 
 
 class KernelCache:
-    """Lowers each distinct region once."""
+    """Lowers each distinct region once.
 
-    def __init__(self, target: Target, kernel_error: float) -> None:
+    Args:
+        choices: for kernels by their digest the options to take; the models decide the others.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        kernel_error: float,
+        choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    ) -> None:
         self.target = target
         self.kernel_error = kernel_error
+        self.choices = choices
         self.functions: dict[str, Any] = {}
         self._known: dict[Hashable, list[tuple[Lowered, str]]] = {}
         self._names: dict[str, int] = {}
@@ -64,7 +75,9 @@ class KernelCache:
                 for (kind, row, index), found in lowered.consulted.items()
             ):
                 return lowered, name
-        lowered = lower_region(region, self.target, outputs, self.kernel_error)
+        digest = kernel_digest(region, self.target, outputs, self.kernel_error) if self.choices else ""
+        answers = self.choices.get(digest, {})
+        lowered = lower_region(region, self.target, outputs, self.kernel_error, answers)
         name = self._fresh(lowered.name)
         self._known.setdefault(key, []).append((lowered, name))
         self.functions[name] = lowered.function

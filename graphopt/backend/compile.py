@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from graphopt.backend.artifact import Artifact, build
 from graphopt.errors import CompileError
@@ -23,6 +24,7 @@ def compile_graph(
     *,
     source_sha256: str = "",
     kernel_error: float = KERNEL_ERROR,
+    choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Machine code for a graph.
@@ -32,6 +34,7 @@ def compile_graph(
         source_sha256: digest of the source model's file, for the manifest.
         kernel_error: bound of what Winograd's transforms, or floats in parts on AMX, may add to the error of a
             convolution or product, relative to its largest output; 0 for neither.
+        choices: for kernels by their digest what to choose otherwise than the models do, as tuning found it.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -43,7 +46,7 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target, kernel_error)
+    assembled = assemble(graph, target, kernel_error, choices)
     built = build(
         assembled.module,
         target,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -13,6 +15,7 @@ from tvm.script.ir_builder import tirx as T
 from graphopt.backend.arguments import Arguments, Packed
 from graphopt.backend.emitters import Work, emit_region
 from graphopt.backend.kernels import math
+from graphopt.backend.kernels.knobs import Choices
 from graphopt.backend.readers import Context, variables_of
 from graphopt.backend.region import KernelRegion
 from graphopt.backend.stage import stage_region
@@ -41,6 +44,7 @@ class Lowered:
         outputs: positions in the region's outputs.
         consulted: what the code depends on beside the region's key.
         name: a C identifier that says what it computes, and by what method where that is not the plain one.
+        knobs: what could be chosen otherwise, and how; see :mod:`graphopt.backend.kernels.knobs`.
     """
 
     function: tirx.PrimFunc
@@ -50,15 +54,27 @@ class Lowered:
     outputs: tuple[int, ...]
     consulted: Mapping[tuple[str, int, int], Hashable]
     name: str
+    knobs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def kernel_digest(region: KernelRegion, target: Target, outputs: tuple[int, ...], kernel_error: float) -> str:
+    """What a kernel is known by when its choices are kept: equal for the same function on the same target."""
+    text = repr((target.text, region.key, outputs, kernel_error))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def lower_region(
-    region: KernelRegion, target: Target, outputs: tuple[int, ...], kernel_error: float
+    region: KernelRegion,
+    target: Target,
+    outputs: tuple[int, ...],
+    kernel_error: float,
+    answers: Mapping[str, str] = MappingProxyType({}),
 ) -> Lowered:
     """The kernel that computes these outputs of a region.
 
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
+        answers: for some knobs the option to take; the models decide the others.
 
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.
@@ -75,10 +91,11 @@ def lower_region(
     flat_results = [arguments.view(buffer, value) for buffer, value in zip(results, values, strict=True)]
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(region.name)
-        work = Work(context, arguments, target, kernel_error=kernel_error)
+        machine = Choices(target, answers)
+        work = Work(context, arguments, target, machine, kernel_error=kernel_error)
         emit_region(work, dict(zip(values, flat_results, strict=True)))
     lowered = _finish(region, context, arguments, results, builder.get().body, outputs)
-    return replace(lowered, name="_".join([region.name, *work.methods]))
+    return replace(lowered, name="_".join([region.name, *work.methods]), knobs=machine.knobs)
 
 
 def _finish(

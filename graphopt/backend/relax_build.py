@@ -79,6 +79,15 @@ def build_executable(
     return Built(built.pop("main"), built)
 
 
+def build_kernel(name: str, function: tvm.tirx.PrimFunc, target: Target) -> bytes:
+    """The object file of one kernel for a CPU, of static shapes that its caller gets right.
+
+    Raises:
+        CompileError: TVM refuses it.
+    """
+    return _Compiler(target, checks=False).kernel(name, function)
+
+
 class _Compiler:
     """Calls TVM; its methods can run in any thread.
 

@@ -17,11 +17,12 @@ from graphopt.cli.options import (
     read_samples,
     say_unused_samples,
 )
-from graphopt.cli.output import counted, human_bytes, print_json, progress
+from graphopt.cli.output import counted, human_bytes, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
     from graphopt.pipeline.pipeline import Verify
+    from graphopt.tune import KernelResult, Tuned
 
 
 @click.command("compile")
@@ -44,6 +45,15 @@ if TYPE_CHECKING:
     help="What fast kernels (Winograd, floats in parts on AMX) may add to the error of a convolution or product, "
     "relative to its largest output; 0: none of them.",
 )  # fmt: skip
+@click.option(
+    "--tune", type=click.FloatRange(min=0, min_open=True), default=None, metavar="SECONDS",
+    help="Search faster kernels for so long, for each target, by timing them on this machine.",
+)  # fmt: skip
+@click.option(
+    "--tune-cache", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="FILE",
+    help="Use what tuning found before; with --tune, go on from there and keep it there. Without it, --tune keeps a "
+    "file in the user's cache folder, and a compile without --tune reads none.",
+)  # fmt: skip
 @pipeline_options
 @json_option
 def command(
@@ -53,6 +63,8 @@ def command(
     input_shapes: Mapping[str, tuple[int | str, ...]],
     targets: tuple[str, ...],
     kernel_error: float | None,
+    tune: float | None,
+    tune_cache: Path | None,
     pipeline: str,
     verify: Verify,
     data: Path | None,
@@ -65,24 +77,33 @@ def command(
     from graphopt.ir.builder import copy_graph
     from graphopt.pipeline import Context, Pipeline
     from graphopt.targets import Target
+    from graphopt.tune import Tuner
 
     parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
+    tuner = Tuner(tune, tune_cache)
+    tuner.check(resolved)
     samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)
     imported = read_model(model, dims, input_shapes)
     source = file_sha256(model)
+    bound = KERNEL_ERROR if kernel_error is None else kernel_error
     artifact: Artifact | None = None
+    tuned: list[Tuned] = []
     for target in resolved:
         graph = imported if target is resolved[-1] else copy_graph(imported)
         with progress("optimizing") as step:
             parsed.run(graph, context=Context(target=target, inputs=samples), verify=verify, progress=step)
+        with progress("tuning") as step:
+            found = tuner.tune(graph, target, kernel_error=bound, progress=step)
+        tuned += [found] if found is not None else []
         with progress("compiling") as step:
             compiled = compile_graph(
                 graph,
                 target,
                 source_sha256=source,
-                kernel_error=KERNEL_ERROR if kernel_error is None else kernel_error,
+                kernel_error=bound,
+                choices=tuner.choices,
                 progress=step,
             )
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
@@ -99,10 +120,56 @@ def command(
                 "kernels": kernels,
                 "bytes": size,
                 "seconds": seconds,
+                "tune_cache": None if tuner.path is None else str(tuner.path),
+                "tuned": [found.as_dict() for found in tuned],
             }
         )
         return
+    for found in tuned:
+        _print_tuned(found)
+    if tuner.stale:
+        click.echo(
+            f"note: {counted(tuner.stale, 'kernel')} of another version of graphopt in {tuner.path} not used",
+            err=True,
+        )
+    if tune is not None:
+        click.echo(f"kept in {tuner.path}, for --tune-cache")
     names = " and ".join(variant.target for variant in artifact.variants)
     click.echo(
         f"wrote {output}: {counted(kernels, 'kernel')} for {names}, {human_bytes(size)}, {seconds:.1f} s"
     )
+
+
+def _print_tuned(found: Tuned) -> None:
+    faster = sorted(
+        (kernel for kernel in found.kernels if kernel.saved > 0), key=lambda kernel: -kernel.saved
+    )
+    if faster:
+        print_table(
+            "",
+            ["kernel", "calls", "µs", "tuned µs", "gain", "chosen"],
+            [_row(kernel) for kernel in faster],
+        )
+    before = sum(len(kernel.nodes) * kernel.analytic_seconds for kernel in found.kernels)
+    saved = sum(kernel.saved for kernel in found.kernels)
+    notes = [
+        f"{found.known} known before" if found.known else "",
+        f"{found.symbolic} left as they are, their sizes are not fixed" if found.symbolic else "",
+        f"{found.unfinished} not searched to the end" if found.unfinished else "",
+    ]
+    click.echo(
+        f"{found.target}: {counted(len(faster), 'kernel')} of {len(found.kernels)} made faster in "
+        f"{found.seconds:.1f} s, all together {before * 1e6:.1f} µs to {(before - saved) * 1e6:.1f} µs"
+        + "".join(f"; {note}" for note in notes if note)
+    )
+
+
+def _row(kernel: KernelResult) -> list[str]:
+    return [
+        kernel.kernel,
+        str(len(kernel.nodes)),
+        f"{kernel.analytic_seconds * 1e6:.1f}",
+        f"{kernel.tuned_seconds * 1e6:.1f}",
+        f"{1 - kernel.tuned_seconds / kernel.analytic_seconds:.1%}",
+        ", ".join(f"{knob} {kernel.analytic[knob]} to {option}" for knob, option in kernel.choices.items()),
+    ]

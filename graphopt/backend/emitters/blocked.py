@@ -63,7 +63,7 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
         return False
     if spec is None or weights not in work.context.region.constants or x not in work.context.region.inputs:
         return False
-    plan = plan_conv(spec, work.target, plain_input=x.tensor.channel_block == 1, max_error=work.kernel_error)
+    plan = plan_conv(spec, work.machine, plain_input=x.tensor.channel_block == 1, max_error=work.kernel_error)
     if plan is None:
         return False
     work.methods.extend(plan.methods)
