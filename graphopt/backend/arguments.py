@@ -31,6 +31,29 @@ class Packed:
     form: Hashable
     """Equal for equal ways of packing, so that a weight packed alike for two kernels is kept once."""
 
+    def apply(self, data: Array) -> Array:
+        """The weight in this form."""
+        return self.pack(_without_denormals(data))
+
+
+# Where some number is as large as this, denormal ones are none to the sums that both are in.
+_LARGE = 2.0**-90
+
+
+def _without_denormals(data: Array) -> Array:
+    """float32 weights with 0 for denormal numbers beside large ones.
+
+    Decay leaves them in channels that a model has learned to do without, and processors take some 150 cycles
+    for a multiplication by one: the gates of PP-OCRv4's recogniser took twenty times as long.
+    """
+    if data.dtype != np.float32 or not data.size:
+        return data
+    size = np.abs(data)
+    denormal = (size < np.finfo(np.float32).tiny) & (size > 0)
+    if not denormal.any() or not size.max() >= _LARGE:
+        return data
+    return np.where(denormal, np.float32(0), data)
+
 
 def _padded(value: Value, extra: int) -> Packed:
     """A constant in row-major order with ``extra`` zeros behind it."""

@@ -192,7 +192,7 @@ class _Module:
             data = known.numpy()
             name = value.name
             if packed is not None:
-                data, name = packed.pack(data), f"{name}.packed{len(self.weights)}"
+                data, name = packed.apply(data), f"{name}.packed{len(self.weights)}"
             shape = packed.shape if packed is not None else data.shape
             self.weights.append((name, data))
             dtype = packed.dtype if packed is not None else dtype_of(value)

@@ -186,7 +186,7 @@ class Workshop:
             return {"shape": stored_shape(value), "dtype": dtype_of(value), "seed": position}
         key = (region.outer[position], packed.form if packed is not None else None)
         if key not in self._files:
-            array = data.numpy() if packed is None else packed.pack(data.numpy())
+            array = data.numpy() if packed is None else packed.apply(data.numpy())
             path = self._folder / f"weight{len(self._files)}.bin"
             path.write_bytes(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
             dtype = dtype_of(value) if packed is None else packed.dtype

@@ -19,6 +19,7 @@ import numpy as np
 
 from graphopt.runtime.dtypes import numpy_dtype
 from graphopt.runtime.library import runtime
+from graphopt.runtime.manifest import ALIGNMENT
 from graphopt.runtime.tensors import Array, aligned_empty, export
 from graphopt.runtime.threads import use_threads
 from graphopt.targets import host_features
@@ -79,13 +80,17 @@ class _Bench:
     def _copies(self, spec: dict[str, Any]) -> list[Any]:
         shape, dtype = tuple(spec["shape"]), numpy_dtype(spec["dtype"])
         if "path" in spec:
-            data = np.frombuffer(Path(spec["path"]).read_bytes(), dtype).reshape(shape)
-            made = []
-            for _ in range(spec["copies"]):
-                copy = aligned_empty(shape, dtype)
-                np.copyto(copy, data)
-                made.append(export(self._runtime, copy, spec["dtype"]))
-            return made
+            data = np.frombuffer(Path(spec["path"]).read_bytes(), np.uint8)
+            # One after the other, with memory behind the last: what follows a weight is fetched ahead, and in
+            # an artifact too there are other weights.
+            pitch = data.nbytes + -data.nbytes % ALIGNMENT
+            room = aligned_empty((spec["copies"] + 1, pitch), np.dtype(np.uint8))
+            room[:-1, : data.nbytes] = data
+            room[-1] = 0
+            return [
+                export(self._runtime, copy[: data.nbytes].view(dtype).reshape(shape), spec["dtype"])
+                for copy in room[:-1]
+            ]
         key = (shape, spec["dtype"], spec["seed"])
         if key not in self._inputs:
             array = aligned_empty(shape, dtype)
