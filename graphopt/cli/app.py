@@ -6,11 +6,11 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 
 import click
 
 from graphopt import __version__
+from graphopt.cli.output import show_error
 from graphopt.errors import GraphoptError
 
 _COMMANDS = {
@@ -108,21 +108,11 @@ def _run() -> int:
         error.show()
         return 2
     except GraphoptError as error:
-        _show(error)
+        show_error(error)
         return 2
     except OSError as error:
         return _unwritable(error)
     return 0
-
-
-def _show(error: GraphoptError) -> None:
-    if os.environ.get("GRAPHOPT_DEBUG"):
-        traceback.print_exception(error)
-    click.secho("error: ", fg="red", nl=False, err=True)
-    click.echo(error.message, err=True)
-    if error.hint:
-        click.secho("hint: ", fg="yellow", nl=False, err=True)
-        click.echo(error.hint, err=True)
 
 
 def _unwritable(error: OSError) -> int:
@@ -130,5 +120,5 @@ def _unwritable(error: OSError) -> int:
     # What is still buffered goes nowhere, so that the interpreter does not trip over it at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):
-        _show(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
+        show_error(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
     return 2

@@ -12,15 +12,17 @@ import click
 from graphopt.cli.options import (
     json_option,
     model_options,
+    pass_limits,
     pipeline_options,
     read_model,
     read_samples,
     say_unused_samples,
 )
-from graphopt.cli.output import counted, human_bytes, print_json, progress
+from graphopt.cli.output import counted, human_bytes, print_json, progress, require_writable_folder
 
 if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
+    from graphopt.pipeline import Instrument
     from graphopt.pipeline.pipeline import Verify
 
 
@@ -56,17 +58,23 @@ def command(
     pipeline: str,
     verify: Verify,
     data: Path | None,
+    max_rewrites: int | None,
+    pass_timeout: float | None,
+    instruments: tuple[type[Instrument], ...],
     plugins: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
     from graphopt.api import file_sha256
+    from graphopt.backend.artifact import check_name
     from graphopt.backend.compile import KERNEL_ERROR, compile_graph
     from graphopt.ir.builder import copy_graph
     from graphopt.pipeline import Context, Pipeline
     from graphopt.targets import Target
 
     parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
+    check_name(output)
+    require_writable_folder(output)
     samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)
@@ -76,7 +84,11 @@ def command(
     for target in resolved:
         graph = imported if target is resolved[-1] else copy_graph(imported)
         with progress("optimizing") as step:
-            parsed.run(graph, context=Context(target=target, inputs=samples), verify=verify, progress=step)
+            parsed.run(
+                graph, context=Context(target=target, inputs=samples), verify=verify,
+                limits=pass_limits(max_rewrites, pass_timeout),
+                instruments=[kind() for kind in instruments], progress=step,
+            )  # fmt: skip
         with progress("compiling") as step:
             compiled = compile_graph(
                 graph,

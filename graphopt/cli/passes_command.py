@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @plugin_option
 @json_option
 def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
-    """List the passes and pipelines, or say what pass NAME does and its options."""
-    from graphopt.pipeline import passes, pipelines
+    """List the passes, pipelines and instruments, or say what pass NAME does and its options."""
+    from graphopt.pipeline import instruments, passes, pipelines
     from graphopt.pipeline.registry import NamedPipeline, find
 
     if name is not None:
@@ -46,14 +46,18 @@ def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
         return
     entries = [describe(pass_type) for pass_type in passes().values()]
     texts = {entry.name: entry.text for entry in pipelines().values()}
+    hooks = {name: (inspect.getdoc(kind) or "").partition("\n")[0] for name, kind in instruments().items()}
     if as_json:
-        print_json({"passes": entries, "pipelines": texts})
+        print_json({"passes": entries, "pipelines": texts, "instruments": hooks})
         return
     print_table(
         "", ["pass", "effect", "what it does"], [[e["name"], e["effect"], e["summary"]] for e in entries]
     )
     click.echo()
     print_table("", ["pipeline", "passes"], [[name, text] for name, text in texts.items()])
+    if hooks:
+        click.echo()
+        print_table("", ["instrument", "what it does"], [[name, text] for name, text in hooks.items()])
 
 
 def describe(pass_type: type[Pass]) -> dict[str, Any]:
