@@ -21,22 +21,23 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "ir": {"errors"},
     "ops": {"errors", "ir"},
+    "analysis": {"errors", "ir", "ops"},
     "onnx_io": {"errors", "ir", "ops"},
     "evaluate": {"errors", "ir", "onnx_io"},
     "rewrite": {"errors", "ir"},
     "targets": {"errors"},
     "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets"},
     "runtime": {"errors", "ir", "targets"},
-    "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
+    "backend": {"errors", "ir", "ops", "analysis", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime", "targets"},
-    "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
+    "profile": {"errors", "ir", "analysis", "targets", "runtime", "backend"},
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
     "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
     "cli": {
-        "errors", "ir", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench", "profile",
+        "errors", "ir", "analysis", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench", "profile",
         "api", "graphopt",
     },
-    "passes": {"errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets"},
+    "passes": {"errors", "ir", "ops", "analysis", "rewrite", "pipeline", "evaluate", "targets"},
 }  # fmt: skip
 """For each package those of graphopt's that it may import; ``graphopt`` is what its ``__init__`` holds, and
 ``passes`` are the built-in ones, which nothing imports by name."""

@@ -128,6 +128,14 @@ def human_bytes(count: int) -> str:
     return f"{size:.1f} GiB"
 
 
+def human_count(count: int) -> str:
+    """``1_230_000`` as ``1.2 million``."""
+    for size, unit in ((10**9, "billion"), (10**6, "million")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
     """A progress bar on stderr when it is a terminal; the yielded function takes done, total, step."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from graphopt.errors import PassError, RewriteError
 from graphopt.ir import edits
+from graphopt.ir.analyses import A, Analyses
 from graphopt.ir.builder import Builder, copy_node
 from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Attr, Graph, Node, Region, Use, Value, dominates
 from graphopt.ir.semantics import Semantics
@@ -38,6 +39,7 @@ class Rewriter:
         max_rewrites: how many transactions there may be at most, to stop work without an end; by default
             in proportion to the size of the graph.
         listeners: who hears of finished transactions.
+        analyses: what is known of the graph from rewriters before this one.
 
     Attributes:
         count: transactions that changed something.
@@ -52,6 +54,7 @@ class Rewriter:
         fuel: int | None = None,
         max_rewrites: int | None = None,
         listeners: Sequence[Listener] = (),
+        analyses: Analyses | None = None,
     ) -> None:
         size = len(graph._values)
         self.graph = graph
@@ -62,6 +65,7 @@ class Rewriter:
         self.listeners = list(listeners)
         self.count = 0
         self.failed: Transaction | None = None
+        self._analyses = analyses or Analyses(graph)
         self._builder = Builder(graph)
         self._current: Transaction | None = None
 
@@ -96,6 +100,7 @@ class Rewriter:
             return
         self.count += 1
         self._note_origin(transaction)
+        self._analyses.committed(transaction)
         for listener in self.listeners:
             listener.committed(transaction)
 
@@ -107,6 +112,13 @@ class Rewriter:
         while transaction.undo:
             transaction.undo.pop()()
         self._current, self.failed = None, transaction
+
+    def analysis(self, kind: type[A]) -> A:
+        """What ``kind`` says of the graph as it is now; computed only when a rewrite may have changed it since it
+        was last asked for."""
+        if self._current is not None and self._current.events:
+            return kind.of(self.graph)  # not kept: the transaction may be undone
+        return self._analyses.get(kind)
 
     # --- making -------------------------------------------------------------------------------
 

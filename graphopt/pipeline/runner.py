@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from graphopt.errors import FAULT_HINT, GraphoptError, InputError, PassError, raised_at
+from graphopt.ir.analyses import Analyses
 from graphopt.ir.graph import Graph
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.semantics import Semantics
@@ -56,6 +57,7 @@ class Runner:
         self.context = context
         self.semantics = semantics
         self.limits = limits
+        self.analyses = Analyses(graph)
         # Before a pass they hear in this order, after it in reverse: the clock is next to the pass.
         self.instruments: list[Instrument] = [*instruments]
         if verify == "numeric":
@@ -106,7 +108,9 @@ class Runner:
             row.skipped = True
             return row
         self.context.stats, self.context.notes = row.rules, row.notes = RuleStats(), {}
-        rewriter = Rewriter(self.graph, self.semantics, fuel=fuel, max_rewrites=self.limits.max_rewrites)
+        rewriter = Rewriter(
+            self.graph, self.semantics, fuel=fuel, max_rewrites=self.limits.max_rewrites, analyses=self.analyses
+        )  # fmt: skip
         run = PassRun(pass_, self.graph, rewriter, self.context, row)
         try:
             for instrument in self.instruments:
