@@ -20,7 +20,8 @@ _COMMANDS = {
     "run": "Run an artifact.",
     "bench": "Time models beside ONNX Runtime and other engines.",
     "profile": "Say where the time of an artifact goes.",
-    "passes": "List passes and pipelines, and their options.",
+    "passes": "List passes, pipelines and instruments, and their options.",
+    "new-pass": "Write a pass of your own, with its test.",
 }
 
 
@@ -36,7 +37,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f"graphopt.cli.{cmd_name}_command").command
+        command = importlib.import_module(f"graphopt.cli.{cmd_name.replace('-', '_')}_command").command
         assert isinstance(command, click.Command)
         return command
 

@@ -113,14 +113,26 @@ def register_instrument(name: str) -> Callable[[type[I]], type[I]]:
 def _claim(name: str, origin: str) -> None:
     if not NAME.fullmatch(name):
         raise PipelineError(f"{name!r} ({origin}) is no name for a pass, pipeline or instrument")
-    kind = _passes.get(name) or _instruments.get(name)
-    taken = _origin(kind) if kind else _file_of(_pipelines[name].module) if name in _pipelines else ""
+    taken = _holder(name)
     # The same class again is a module that was reloaded, not a clash.
     if taken and taken != origin:
         raise PipelineError(
             f'two passes, pipelines or instruments have the name "{name}": {taken} and {origin}',
             hint="rename one of them, or leave out the plugin or package that holds it",
         )
+
+
+def origin(name: str) -> str | None:
+    """The class and file, or the file, that a name of a pass, pipeline or instrument is from; None if it is free."""
+    load_entry_points()
+    return _holder(name)
+
+
+def _holder(name: str) -> str | None:
+    kind = _passes.get(name) or _instruments.get(name)
+    if kind is not None:
+        return _origin(kind)
+    return _file_of(_pipelines[name].module) if name in _pipelines else None
 
 
 def _origin(kind: type) -> str:
