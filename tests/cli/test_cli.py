@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_every_command() -> None:
     done = graphopt("--help")
     assert done.returncode == 0
-    for command in ("inspect", "opt", "compile", "run", "bench", "passes"):
+    for command in ("inspect", "opt", "compile", "run", "bench", "passes", "new-pass"):
         assert command in done.stdout
         assert graphopt(command, "--help").returncode == 0
 

@@ -67,6 +67,9 @@ def test_what_it_brings_is_listed_beside_the_built_in_ones(python: Path, folder:
     assert document["instruments"] == {"slowest": "Name the pass that took longest, on stderr."}
     text = graphopt(python, "passes", "cut-in-two", cwd=folder).stdout
     assert "from acme_passes.cut" in text and "flops|nodes" in text and "what both parts have" in text
+    assert (
+        "(instrument, from acme_passes.slowest)" in graphopt(python, "passes", "slowest", cwd=folder).stdout
+    )
 
 
 def test_it_is_timed_verified_and_reported_like_any_other(python: Path, folder: Path) -> None:
