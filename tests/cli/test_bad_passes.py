@@ -124,7 +124,7 @@ def graphopt(*args: object, cwd: Path, largest_file: int | None = None) -> subpr
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=100, preexec_fn=limit)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300, preexec_fn=limit)
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
@@ -191,13 +191,6 @@ def test_two_plugins_with_one_name_are_both_named(folder: Path) -> None:
     done = graphopt("passes", "--plugin", "bad.py", "--plugin", "more/bad.py", cwd=folder)
     first, second = folder / "bad.py", folder / "more" / "bad.py"
     assert_refused(done, f'the name "ping-pong": PingPong in {first} and PingPong in {second}', "rename one")
-
-
-def test_the_time_of_a_pass_that_ends_is_not_limited_to_its_neighbours(folder: Path) -> None:
-    """Ten passes of a tenth of the limit each: the limit is for each alone."""
-    (folder / "bad.py").write_text(PLUGIN.replace("time.sleep(1000)", "time.sleep(0.1)"))
-    done = graphopt(*opt(",".join(["sleeps"] * 6), "--pass-timeout", "0.5"), cwd=folder)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 def graphopt(python: Path, *args: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [python, "-c", "from graphopt.cli import main; main()", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def test_what_it_brings_is_listed_beside_the_built_in_ones(python: Path, folder: Path) -> None:
