@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
-    from graphopt.pipeline import Pipeline
+    from graphopt.pipeline import Instrument, Pipeline
     from graphopt.pipeline.pipeline import Verify
     from graphopt.targets import Target
 
@@ -109,6 +109,9 @@ def optimize(
     target: str | Target | None = None,
     verify: Verify = "structure",
     inputs: Sequence[Mapping[str, Array]] | Mapping[str, Array] = (),
+    instruments: Sequence[Instrument] = (),
+    max_rewrites: int | None = None,
+    pass_timeout: float | None = None,
 ) -> Graph:
     """A copy of ``graph`` after the passes of ``pipeline``.
 
@@ -119,16 +122,20 @@ def optimize(
         verify: ``"structure"``, ``"numeric"`` (compare outputs in ONNX Runtime after each pass) or ``"off"``.
         inputs: samples of the inputs for calibration and numeric verification, arrays by input name;
             one mapping is one sample; generated when there are none.
+        instruments: what to call around every pass.
+        max_rewrites: how many rewrites a single pass may make; by default in proportion to the size of
+            the graph.
+        pass_timeout: how many seconds a single pass may take; None: any number.
 
     Raises:
         ArgumentError: an argument is of the wrong type.
         InputError: a sample does not fit the inputs.
         PipelineError: unknown pass or option.
-        PassError: a pass failed.
+        PassError: a pass failed, or took more than it may.
         VerifyError: a pass broke the graph or its numbers.
     """
     from graphopt.ir.builder import copy_graph
-    from graphopt.pipeline import Context, Pipeline
+    from graphopt.pipeline import Context, Instrument, Limits, Pipeline
 
     require_graph(graph)
     require("pipeline", pipeline, (str, Pipeline), hint='write it as text, such as "O2"')
@@ -136,9 +143,14 @@ def optimize(
     require("inputs", samples, Sequence, hint="give a list of samples, each a dict from input name to array")
     for index, sample in enumerate(samples):
         require(f"inputs[{index}]", sample, Mapping, hint="a sample is a dict from input name to array")
+    require("instruments", instruments, Sequence, hint="give a list of Instrument objects")
+    for index, instrument in enumerate(instruments):
+        require(f"instruments[{index}]", instrument, Instrument)
+    limits = Limits(max_rewrites, pass_timeout)
     parsed = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
     copy = copy_graph(graph)
-    parsed.run(copy, context=Context(target=_target(target), inputs=samples), verify=verify)
+    context = Context(target=_target(target), inputs=samples)
+    parsed.run(copy, context=context, verify=verify, limits=limits, instruments=instruments)
     return copy
 
 

@@ -94,10 +94,7 @@ class Artifact:
             ArtifactError: the name does not end in ``.gopt``, something else is there, or writing failed.
         """
         target = Path(path)
-        if target.suffix != ".gopt":
-            raise ArtifactError(f"{target} is not a name for an artifact", hint="end it in .gopt")
-        if (target.exists() or target.is_symlink()) and not _is_artifact(target):
-            raise ArtifactError(f"{target} exists and is not an artifact", hint="choose another name")
+        check_name(target)
         try:
             scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         except OSError as error:
@@ -302,6 +299,18 @@ def _write_weights(weights: Mapping[str, Array], stream: BinaryIO, specs: list[W
 def _sync(stream: BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def check_name(path: Path) -> None:
+    """Makes sure that an artifact may have this name.
+
+    Raises:
+        ArtifactError: it does not end in ``.gopt``, or something else is there.
+    """
+    if path.suffix != ".gopt":
+        raise ArtifactError(f"{path} is not a name for an artifact", hint="end it in .gopt")
+    if (path.exists() or path.is_symlink()) and not _is_artifact(path):
+        raise ArtifactError(f"{path} exists and is not an artifact", hint="choose another name")
 
 
 def _is_artifact(path: Path) -> bool:

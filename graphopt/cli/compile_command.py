@@ -12,15 +12,24 @@ import click
 from graphopt.cli.options import (
     json_option,
     model_options,
+    pass_limits,
     pipeline_options,
     read_model,
     read_samples,
     say_unused_samples,
 )
-from graphopt.cli.output import counted, human_bytes, print_json, print_table, progress
+from graphopt.cli.output import (
+    counted,
+    human_bytes,
+    print_json,
+    print_table,
+    progress,
+    require_writable_folder,
+)
 
 if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
+    from graphopt.pipeline import Instrument
     from graphopt.pipeline.pipeline import Verify
     from graphopt.tune import KernelResult, Tuned
 
@@ -68,11 +77,15 @@ def command(
     pipeline: str,
     verify: Verify,
     data: Path | None,
+    max_rewrites: int | None,
+    pass_timeout: float | None,
+    instruments: tuple[type[Instrument], ...],
     plugins: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
     from graphopt.api import file_sha256
+    from graphopt.backend.artifact import check_name
     from graphopt.backend.compile import KERNEL_ERROR, compile_graph
     from graphopt.ir.builder import copy_graph
     from graphopt.pipeline import Context, Pipeline
@@ -82,6 +95,8 @@ def command(
     parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
     tuner = Tuner(tune, tune_cache)
     tuner.check(resolved)
+    check_name(output)
+    require_writable_folder(output)
     samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)
@@ -93,7 +108,11 @@ def command(
     for target in resolved:
         graph = imported if target is resolved[-1] else copy_graph(imported)
         with progress("optimizing") as step:
-            parsed.run(graph, context=Context(target=target, inputs=samples), verify=verify, progress=step)
+            parsed.run(
+                graph, context=Context(target=target, inputs=samples), verify=verify,
+                limits=pass_limits(max_rewrites, pass_timeout),
+                instruments=[kind() for kind in instruments], progress=step,
+            )  # fmt: skip
         with progress("tuning") as step:
             found = tuner.tune(graph, target, kernel_error=bound, progress=step)
         tuned += [found] if found is not None else []

@@ -25,13 +25,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from graphopt.analysis import ConstantNodes
 from graphopt.ir.graph import Node, Region, Use, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt.targets import Target
 from graphopt_passes.region_rules import (
     can_be_inside,
-    constant_nodes,
     is_cheap,
     is_elementwise,
     is_heavy,
@@ -55,24 +55,29 @@ class FuseRegions(Pass):
 
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Forms regions in the graph and in the regions of its control flow."""
-        self._in_region(rewriter, context, rewriter.graph.body)
+        constant = rewriter.analysis(ConstantNodes)
+        self._in_region(rewriter, context, rewriter.graph.body, constant)
 
-    def _in_region(self, rewriter: Rewriter, context: Context, region: Region) -> None:
+    def _in_region(
+        self, rewriter: Rewriter, context: Context, region: Region, constant: ConstantNodes
+    ) -> None:
         nodes = region.nodes
         for node in nodes:
             for inner in node.regions.values():
                 if not inner.is_isolated:
-                    self._in_region(rewriter, context, inner)
-        for members in plan_regions(nodes, self.max_ops, context.target):
+                    self._in_region(rewriter, context, inner, constant)
+        for members in plan_regions(nodes, self.max_ops, constant, context.target):
             (output,) = used_outputs(members[-1])
             heavy = next((n for n in members if is_heavy(n)), members[-1])
             with rewriter.rewrite("region", members[-1]):
                 rewriter.fuse(members, output, name=heavy.name)
 
 
-def plan_regions(nodes: Sequence[Node], max_ops: int, target: Target | None = None) -> list[list[Node]]:
+def plan_regions(
+    nodes: Sequence[Node], max_ops: int, constant: ConstantNodes, target: Target | None = None
+) -> list[list[Node]]:
     """The regions of two nodes or more to form among ``nodes`` of one region, all in program order."""
-    plan = _Plan(nodes, max_ops, target)
+    plan = _Plan(nodes, max_ops, constant, target)
     regions: list[list[Node]] = []
     for group in plan.groups():
         members = plan.members(group)
@@ -80,7 +85,7 @@ def plan_regions(nodes: Sequence[Node], max_ops: int, target: Target | None = No
             continue
         refused = target is not None and target.can_emit([n.op_type for n in members]) is not None
         if refused and max_ops > 1:
-            regions += plan_regions(members, min(max_ops, len(members)) // 2, target)
+            regions += plan_regions(members, min(max_ops, len(members)) // 2, constant, target)
         elif not refused:
             regions.append(members)
     return regions
@@ -100,13 +105,15 @@ class _Group:
 
 
 class _Plan:
-    def __init__(self, nodes: Sequence[Node], max_ops: int, target: Target | None) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], max_ops: int, constant: ConstantNodes, target: Target | None
+    ) -> None:
         self.nodes = nodes
         self.max_ops = max_ops
         self.joins = {node for node in nodes if joins_in_place(node, target)}
         self.alone: dict[Node, bool] = {}
         self.place = {node: index for index, node in enumerate(nodes)}
-        self.constant = constant_nodes(nodes)
+        self.constant = constant
         self.group_of: dict[Node, _Group] = {}
 
     def groups(self) -> list[_Group]:

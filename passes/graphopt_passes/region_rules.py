@@ -150,14 +150,3 @@ def _without_leading_ones(value: Value) -> Sequence[Dim]:
     shape = value.tensor.shape or ()
     start = next((i for i, dim in enumerate(shape) if dim != 1), len(shape))
     return shape[start:]
-
-
-def constant_nodes(nodes: Sequence[Node]) -> set[Node]:
-    """Those of ``nodes`` (program order) that depend on constants only."""
-    found: set[Node] = set()
-    for node in nodes:
-        inputs = [v for v in node.inputs if v is not None]
-        constant = bool(inputs) and all(v.is_constant or v.producer in found for v in inputs)
-        if constant and is_pure(node) and not node.regions:
-            found.add(node)
-    return found

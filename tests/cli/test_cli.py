@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_every_command() -> None:
     done = graphopt("--help")
     assert done.returncode == 0
-    for command in ("inspect", "opt", "compile", "run", "bench", "passes"):
+    for command in ("inspect", "opt", "compile", "run", "bench", "passes", "new-pass"):
         assert command in done.stdout
         assert graphopt(command, "--help").returncode == 0
 
@@ -79,6 +79,11 @@ def test_inspect_says_what_a_model_holds(folder: Path) -> None:
     assert document["constant_bytes"] == (12 + 3) * 4
     fixed = json.loads(graphopt("inspect", folder / "net.onnx", "--dim", "n=5", "--json").stdout)
     assert fixed["outputs"] == [{"name": "y", "type": "f32[5, 3]"}]
+    assert (document["flops"], document["peak_bytes"]) == (None, None)
+    assert (fixed["flops"], fixed["bytes"]) == (2 * 5 * 3 * 4 + 2 * 15, 4 * (20 + 12 + 5 * 15 + 3))
+    assert (fixed["peak_bytes"], fixed["peak_at"]) == (4 * (20 + 15), 'MatMul "project"')
+    text = graphopt("inspect", folder / "net.onnx", "--dim", "n=5").stdout
+    assert "a run takes 150 operations and reads and writes 440 B, with at most 140 B of values" in text
 
 
 def test_inspect_reads_artifacts(folder: Path) -> None:

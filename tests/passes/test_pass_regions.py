@@ -10,6 +10,7 @@ import pytest
 from graphopt_passes.fuse_regions import plan_regions
 from pass_graphs import Model, apply, assert_same_numbers, bodies, checked, ops, random
 
+from graphopt.analysis import ConstantNodes
 from graphopt.errors import PassError
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.dims import sym
@@ -222,7 +223,10 @@ def test_a_region_that_the_target_refuses_is_split() -> None:
     for op in ("Neg", "Exp", "Neg", "Tanh", "Neg"):
         y = m(op, y)
     graph = m.done(y)
-    planned = [[n.op for n in members] for members in plan_regions(graph.nodes, 32, _Picky())]  # type: ignore[arg-type]
+    planned = [
+        [n.op for n in members]
+        for members in plan_regions(graph.nodes, 32, ConstantNodes.of(graph), _Picky())
+    ]  # type: ignore[arg-type]
     assert planned and all(not {"Tanh", "Exp"} <= set(members) for members in planned)
 
 
@@ -234,9 +238,10 @@ def test_planning_takes_linear_time() -> None:
         x = y = m.input("x", N, 4)
         for i in range(size):
             y = m("Add", y, x) if i % 50 == 0 else m("Neg", y)
-        nodes = m.done(y).nodes
+        graph = m.done(y)
+        nodes = graph.nodes
         start = time.process_time()
-        plan_regions(nodes, 32)
+        plan_regions(nodes, 32, ConstantNodes.of(graph))
         return time.process_time() - start
 
     small, large = min(seconds(4000) for _ in range(3)), min(seconds(16000) for _ in range(2))
