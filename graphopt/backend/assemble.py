@@ -149,7 +149,7 @@ class _Module:
             ),
             in_place=len(in_place),
             moved=len(dict.fromkeys(moved)),
-            dynamic=sum(self.blocks.of(value) is None for value in written),
+            dynamic=sum(self.blocks.of(value) is None for value in written.difference(self.graph.outputs)),
         )
 
     def _type(self, value: Value) -> Any:

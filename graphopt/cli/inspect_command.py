@@ -128,13 +128,15 @@ def summarize(graph: Graph) -> dict[str, Any]:
     }
 
 
-def _memory(use: MemoryUse, whose: str) -> str:
-    """A line on the memory between kernels."""
-    parts = [f"{human_bytes(use.planned)} between kernels{whose}, {human_bytes(use.separate)} without reuse"]
+def _memory(use: MemoryUse) -> str:
+    """What a variant's kernels hand each other, in words; empty where that is nothing."""
+    parts = []
+    if use.planned:
+        parts.append(f"{human_bytes(use.planned)} between kernels, {human_bytes(use.separate)} without reuse")
+    if use.dynamic:
+        parts.append(f"memory for {counted(use.dynamic, 'value')} is taken at the call")
     if use.in_place or use.moved:
         parts.append(f"{use.in_place} of {use.in_place + use.moved} concatenations and slices in place")
-    if use.dynamic:
-        parts.append(f"{counted(use.dynamic, 'value')} of a size known at the call")
     return "; ".join(parts)
 
 
@@ -165,8 +167,9 @@ def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
     print_table("", ["variant", "kernels"], [[v.target, str(len(v.kernels))] for v in manifest.variants])
     click.echo()
     for variant in manifest.variants:
-        if variant.memory is not None:
-            click.echo(_memory(variant.memory, f" of {variant.target}" if len(manifest.variants) > 1 else ""))
+        said = _memory(variant.memory) if variant.memory is not None else ""
+        if said:
+            click.echo(f"{variant.target}: {said}" if len(manifest.variants) > 1 else said)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     click.echo(f"{human_bytes(size)} on disk, all SHA-256 are right")
     click.echo(f"pipeline {manifest.pipeline or '(none)'}")

@@ -94,6 +94,27 @@ def test_inspect_reads_artifacts(folder: Path) -> None:
     assert done.stdout == (folder / "net.gopt" / "graph.gir").read_text()
 
 
+def test_inspect_says_how_memory_is_used(tmp_path: Path) -> None:
+    """Two pieces of 16 KiB lie side by side, and what follows goes back and forth between 32 KiB."""
+    nodes = [("Relu", "x", "a"), ("Softmax", "x", "b"), ("Softmax", "c", "d"), ("Softmax", "d", "e"),
+             ("Softmax", "e", "f"), ("Softmax", "f", "y")]  # fmt: skip
+    made = [helper.make_node(op, [source], [result]) for op, source, result in nodes]
+    made.insert(2, helper.make_node("Concat", ["a", "b"], ["c"], axis=0))
+    shapes = {"x": [64, 64], "y": [128, 64]}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in "xy")
+    model = helper.make_model(helper.make_graph(made, "joined", [x], [y]), ir_version=10)
+    onnx.save(model, tmp_path / "joined.onnx")
+    done = graphopt("compile", tmp_path / "joined.onnx", "-o", tmp_path / "joined.gopt", "-p", "O0")
+    assert done.returncode == 0, done.stderr
+    said = graphopt("inspect", tmp_path / "joined.gopt").stdout
+    line = "64.0 KiB between kernels, 160.0 KiB without reuse; 1 of 1 concatenations and slices in place"
+    assert line in said.splitlines()
+    (variant,) = json.loads(graphopt("inspect", tmp_path / "joined.gopt", "--json").stdout)["variants"]
+    assert variant["memory"] == {
+        "planned": 65536, "separate": 163840, "in_place": 1, "moved": 0, "dynamic": 0
+    }  # fmt: skip
+
+
 def test_opt_writes_a_model_that_onnxruntime_runs_alike(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
     done = graphopt("opt", folder / "net.onnx", "-o", out, "--verify", "numeric", "--json")
