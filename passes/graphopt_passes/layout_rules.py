@@ -83,7 +83,7 @@ def _of_operator(node: Node, constants: set[Value], lanes: int) -> Found | None:
     kind = info(node)
     if node.domain or kind is None:
         return None
-    if node.op == "Conv":
+    if node.op in ("Conv", "ConvTranspose"):
         return _conv(node, constants, lanes)
     if node.op in ("MaxPool", "AveragePool") and len(node.outputs) == 1:
         return _pool(node, lanes)
@@ -122,13 +122,20 @@ def _conv(node: Node, constants: set[Value], lanes: int) -> Found | None:
     outputs = cast("tuple[Dim, ...]", y.tensor.shape)[1]
     if not isinstance(inputs, int) or not isinstance(outputs, int):
         return None
-    if node.attrs.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", "NOTSET", "VALID"):
+    transposed = node.op == "ConvTranspose"
+    if not transposed and node.attrs.get("auto_pad", b"NOTSET") not in (
+        b"NOTSET",
+        b"VALID",
+        "NOTSET",
+        "VALID",
+    ):
         return None
     depthwise = groups == inputs == outputs and groups > 1
     whole = groups == 1 or (inputs // groups % lanes == 0 and outputs // groups % lanes == 0)
     if not depthwise and not whole:
         return None
-    vectors = _elements(y) * math.prod(weights[1:]) / lanes / 2
+    # Every element of one side meets all weights of its channel.
+    vectors = _elements(x if transposed else y) * math.prod(weights[1:]) / lanes / 2
     packed = vectors * _waste(y, lanes)
     if depthwise:
         return {x}, vectors * _ROW_MAJOR_DEPTHWISE, packed
