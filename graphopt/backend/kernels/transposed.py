@@ -254,11 +254,17 @@ def _packed(
     parts: list[Phases], shapes: list[tuple[int, ...]], pack: Callable[[int, Array], Array], w: Array
 ) -> Array:
     """The weights of all parts one after the other."""
-    packed = []
+    packed = np.zeros(_size(shapes), w.dtype)
+    start = 0
     for number, part in enumerate(parts):
         flat = pack(number, part.weights(w)).reshape(-1)
-        packed.append(np.pad(flat, (0, _room(shapes[number]) - flat.size)))
-    return np.concatenate(packed)
+        packed[start : start + flat.size] = flat
+        start += _room(shapes[number])
+    return packed
+
+
+def _size(shapes: list[tuple[int, ...]]) -> int:
+    return max(sum(map(_room, shapes)), 1)
 
 
 def _room(shape: tuple[int, ...]) -> int:
@@ -321,7 +327,7 @@ def plan_blocked(
             spec.kernel,
             *((p.axes, p.width, plan.form, plan.weight_shape) for p, plan in zip(parts, plans, strict=True)),
         ),
-        (sum(map(_room, shapes)),),
+        (_size(shapes),),
         lambda w: _packed(parts, shapes, lambda number, part: plans[number].pack(part), w),
         emit,
         tuple(dict.fromkeys(method for plan in plans for method in plan.methods)),
@@ -392,7 +398,7 @@ def plan_rows(spec: TransposedSpec, machine: Machine) -> TransposedPlan:
             spec.kernel,
             *((p.axes, p.width, shape) for p, shape in zip(parts, shapes, strict=True)),
         ),
-        (sum(map(_room, shapes)),),
+        (_size(shapes),),
         lambda w: _packed(
             parts, shapes, lambda number, part: pack_conv_weights(parts[number].conv, machine, part), w
         ),
