@@ -23,6 +23,9 @@ _BYTES_PER_CYCLE = 16.0
 _ROW_MAJOR_CONV = 1.35
 _ROW_MAJOR_DEPTHWISE = 3.0
 _ROW_MAJOR_POOL = 2.0
+# To load a number by itself into a vector; to find where a place of a resized image lies in the other.
+_SINGLE_LOAD = 2.5
+_RESIZE_PLACE = 16.0
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,7 @@ def _of_operator(node: Node, constants: set[Value], lanes: int) -> Found | None:
     if node.op in ("Slice", "Split"):
         return ({_data(node)}, 0.0, 0.0) if _takes_whole_blocks(node, lanes) else None
     if node.op == "Resize":
-        x, y = _data(node).tensor.shape, node.outputs[0].tensor.shape
-        reads = {_data(node)}
-        return (reads, 0.0, 0.0) if x is not None and y is not None and x[:2] == y[:2] else None
+        return _resize(node, lanes)
     if kind.kind is Kind.ELEMENTWISE and len(node.outputs) == 1 and node.op not in ("Bernoulli", "PRelu"):
         return _elementwise(node, constants)
     return None
@@ -149,6 +150,19 @@ def _pool(node: Node, lanes: int) -> Found | None:
         return None
     vectors = _elements(y) * math.prod(cast("tuple[int, ...]", node.attrs["kernel_shape"])) / lanes
     return {_data(node)}, vectors * _ROW_MAJOR_POOL, vectors * _waste(y, lanes)
+
+
+def _resize(node: Node, lanes: int) -> Found | None:
+    """Along places alone. In rows every number is loaded by itself, in blocks a whole vector is."""
+    x, y = _data(node).tensor.shape, node.outputs[0].tensor.shape
+    if x is None or y is None or x[:2] != y[:2]:
+        return None
+    mode = node.attrs.get("mode", b"nearest")
+    moved = sum(a != b for a, b in zip(x, y, strict=True))
+    taps = 1 if mode in (b"nearest", "nearest") else (2 if mode in (b"linear", "linear") else 4) ** moved
+    loads = _elements(node.outputs[0]) * taps
+    blocked = loads + _elements(node.outputs[0]) * _RESIZE_PLACE
+    return {_data(node)}, loads * _SINGLE_LOAD, blocked / lanes * _waste(node.outputs[0], lanes)
 
 
 def _reduces_places(node: Node) -> bool:
