@@ -21,6 +21,9 @@ _FEW_CHANNELS = 4
 _CYCLES_PER_COPIED = 1.0
 _BYTES_PER_CYCLE = 16.0
 _ROW_MAJOR_CONV = 1.35
+# What Winograd's transforms leave of a convolution's time, with channels in blocks, at most; from this kernel on.
+_WINOGRAD_CONV = 0.6
+_LEAST_WINOGRAD = 3
 _ROW_MAJOR_DEPTHWISE = 3.0
 _ROW_MAJOR_POOL = 2.0
 # To load a number by itself into a vector; to find where a place of a resized image lies in the other.
@@ -138,10 +141,27 @@ def _conv(node: Node, constants: set[Value], lanes: int) -> Found | None:
     # Every element of one side meets all weights of its channel.
     vectors = _elements(x if transposed else y) * math.prod(weights[1:]) / lanes / 2
     packed = vectors * _waste(y, lanes)
+    if not transposed and _by_winograd(node, groups, weights, lanes):
+        packed *= _WINOGRAD_CONV
     if depthwise:
         return {x}, vectors * _ROW_MAJOR_DEPTHWISE, packed
     reads = set() if inputs <= _FEW_CHANNELS and inputs < lanes else {x}
     return reads, vectors * _ROW_MAJOR_CONV, packed
+
+
+def _by_winograd(node: Node, groups: int, weights: tuple[int, ...], lanes: int) -> bool:
+    """Whether Winograd's transforms apply to a convolution, which only have a form in blocks."""
+    steps = [
+        s for name in ("strides", "dilations") for s in cast("tuple[int, ...]", node.attrs.get(name, ()))
+    ]
+    wide = [k for k in weights[2:] if k > 1]
+    return (
+        groups == 1
+        and min(weights[:2]) >= lanes
+        and set(steps) <= {1}
+        and 1 <= len(wide) <= 2
+        and min(wide) >= _LEAST_WINOGRAD
+    )
 
 
 def _pool(node: Node, lanes: int) -> Found | None:
