@@ -110,7 +110,11 @@ def _pool(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
         if not average:
             return total
         count = average_count(work, node, windows, at)
-        return total / (tirx.const(count, "float32") if isinstance(count, int) else count.astype("float32"))
+        # The inverse is one number for all channels: a vector's division would take longer than its sum.
+        one = tirx.const(1, "float32")
+        return total * (
+            tirx.const(1 / count, "float32") if isinstance(count, int) else one / count.astype("float32")
+        )
 
     _emit_windows(work, node, sinks[0], block, windows, fold, finish)
     return True
