@@ -85,9 +85,9 @@ def _conv_transpose(work: Work, node: Node, sinks: dict[int, Sink], block: int) 
         return False
     plan = plan_blocked(
         transposed_spec(work, node),
-        work.target,
+        work.machine,
         plain_input=x.tensor.channel_block == 1,
-        max_error=work.winograd_error,
+        max_error=work.kernel_error,
     )
     if plan is None:
         return False

@@ -30,13 +30,12 @@ def _conv_transpose(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     if work.stages is not None or not constant or spec.dtype not in ("float32", "float16", "float64"):
         _fold(work, node, sinks[0], spec)
         return
-    emit_plan(work, node, sinks[0], plan_rows(spec, work.target), work.materialized(operand(node, 0)))
+    emit_plan(work, node, sinks[0], plan_rows(spec, work.machine), work.materialized(operand(node, 0)))
 
 
 def emit_plan(work: Work, node: Node, sink: Sink, plan: TransposedPlan, x: Expr) -> None:
     """The loops of a plan on the buffer ``x``, with weights packed at compile time and the bias."""
-    dtype = dtype_of(operand(node, 0))
-    packed = Packed(plan.weight_shape, "float32" if dtype == "float16" else dtype, plan.pack, plan.form)
+    packed = Packed(plan.weight_shape, plan.dtype, plan.pack, plan.form)
     plan.emit(x, work.arguments.pack(operand(node, 1), packed), with_bias(work, node, sink))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +21,8 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType
 from tvm.script.ir_builder import tirx as T
 
-from graphopt.backend.kernels.blocked.choice import ConvPlan, plan_conv
 from graphopt.backend.kernels.blocked.layout import block_count, block_lanes, channel_index
+from graphopt.backend.kernels.choice import ConvPlan, plan_conv
 from graphopt.backend.kernels.conv import emit_conv, pack_conv_weights, packed_conv_shape
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import (
@@ -240,6 +240,7 @@ class TransposedPlan:
         form: equal for equal ways of packing.
         pack: weights ``[in, out / groups, *kernel]`` in the order in which ``emit`` reads them.
         emit: emit(x, w, store), ``x`` flat where channels lie in blocks; store(value, (n, o, *position)).
+        dtype: of the packed weights.
         methods: what to say of it in the kernel's name.
     """
 
@@ -247,20 +248,18 @@ class TransposedPlan:
     weight_shape: tuple[int, ...]
     pack: Callable[[Array], Array]
     emit: Callable[[Buffer, Buffer, Store], None]
+    dtype: str
     methods: tuple[str, ...] = ()
 
 
-def _packed(
-    parts: list[Phases], shapes: list[tuple[int, ...]], pack: Callable[[int, Array], Array], w: Array
-) -> Array:
-    """The weights of all parts one after the other."""
-    packed = np.zeros(_size(shapes), w.dtype)
+def _joined(shapes: list[tuple[int, ...]], dtype: str, parts: Iterable[Array]) -> Array:
+    """The packed weights of all parts one after the other."""
+    joined = np.zeros(_size(shapes), dtype)
     start = 0
-    for number, part in enumerate(parts):
-        flat = pack(number, part.weights(w)).reshape(-1)
-        packed[start : start + flat.size] = flat
-        start += _room(shapes[number])
-    return packed
+    for shape, part in zip(shapes, parts, strict=True):
+        joined[start : start + part.size] = part.reshape(-1)
+        start += _room(shape)
+    return joined
 
 
 def _size(shapes: list[tuple[int, ...]]) -> int:
@@ -303,14 +302,10 @@ def plan_blocked(
     elif together and width % lanes:
         return None
     parts = phases_of(spec, width, together=together)
-    plans: list[ConvPlan] = []
-    for part in parts:
-        bound = max_error if min(*part.conv.pads_begin, *part.conv.pads_end) >= 0 else 0.0
-        plan = plan_conv(part.conv, machine, plain_input=plain_input, max_error=bound)
-        if plan is None:
-            return None
-        plans.append(plan)
-    if not plans:
+    plans = _plans(parts, machine, plain_input, max_error)
+    if len({plan.dtype for plan in plans}) > 1:
+        plans = _plans(parts, machine, plain_input, 0.0)
+    if not plans or len(plans) < len(parts):
         return None
     shapes = [plan.weight_shape for plan in plans]
 
@@ -328,10 +323,23 @@ def plan_blocked(
             *((p.axes, p.width, plan.form, plan.weight_shape) for p, plan in zip(parts, plans, strict=True)),
         ),
         (_size(shapes),),
-        lambda w: _packed(parts, shapes, lambda number, part: plans[number].pack(part), w),
+        lambda w: _joined(
+            shapes, plans[0].dtype, (q.pack(p.weights(w)) for p, q in zip(parts, plans, strict=True))
+        ),
         emit,
+        plans[0].dtype,
         tuple(dict.fromkeys(method for plan in plans for method in plan.methods)),
     )
+
+
+def _plans(parts: list[Phases], machine: Machine, plain_input: bool, max_error: float) -> list[ConvPlan]:
+    """A kernel for each part that has one."""
+    plans = []
+    for part in parts:
+        # Only direct convolution leaves inputs out at the borders.
+        bound = max_error if min(*part.conv.pads_begin, *part.conv.pads_end) >= 0 else 0.0
+        plans.append(plan_conv(part.conv, machine, plain_input=plain_input, max_error=bound))
+    return [plan for plan in plans if plan is not None]
 
 
 def _interleaved(part: Phases, lanes: int, store: Store) -> Store:
@@ -376,6 +384,7 @@ def plan_rows(spec: TransposedSpec, machine: Machine) -> TransposedPlan:
     """
     parts = phases_of(spec, spec.group_out, together=True)
     shapes = [packed_conv_shape(part.conv, machine) for part in parts]
+    dtype = "float32" if spec.dtype == "float16" else spec.dtype
 
     def emit(x: Buffer, w: Buffer, store: Store) -> None:
         if spec.strides[-1] == 1 and _covers(spec, parts):
@@ -399,10 +408,9 @@ def plan_rows(spec: TransposedSpec, machine: Machine) -> TransposedPlan:
             *((p.axes, p.width, shape) for p, shape in zip(parts, shapes, strict=True)),
         ),
         (_size(shapes),),
-        lambda w: _packed(
-            parts, shapes, lambda number, part: pack_conv_weights(parts[number].conv, machine, part), w
-        ),
+        lambda w: _joined(shapes, dtype, (pack_conv_weights(p.conv, machine, p.weights(w)) for p in parts)),
         emit,
+        dtype,
     )
 
 

@@ -38,10 +38,9 @@ def in_rows(spec: TransposedSpec, machine: MachineSpec) -> tuple[Any, Any]:
 
         plan.emit(buffers["x"], buffers["w"], store)
 
-    packed = "float32" if spec.dtype == "float16" else spec.dtype
     arguments = {
         "x": ((spec.batch, spec.in_channels, *spec.spatial), spec.dtype),
-        "w": (plan.weight_shape, packed),
+        "w": (plan.weight_shape, plan.dtype),
         "bias": ((spec.out_channels,), spec.dtype),
         "out": ((spec.batch, spec.out_channels, *spec.out_spatial), spec.dtype),
     }
@@ -73,7 +72,7 @@ def in_blocks(spec: TransposedSpec, machine: MachineSpec, plain_input: bool) -> 
     plain = (spec.batch, spec.in_channels, *spec.spatial)
     arguments = {
         "x": (plain if plain_input else (spec.batch, inputs, *spec.spatial, lanes), "float32"),
-        "w": (plan.weight_shape, "float32"),
+        "w": (plan.weight_shape, plan.dtype),
         "bias": ((outputs * lanes,), "float32"),
         "out": ((spec.batch, outputs, *spec.out_spatial, lanes), "float32"),
     }
@@ -110,7 +109,7 @@ def run(
     executable = tvm.compile(
         tvm.IRModule({"main": function}), target=tvm.target.Target(CPU), tir_pipeline=tir_pipeline.register()
     )
-    packed = plan.pack(w.astype("float32") if spec.dtype == "float16" else w)
+    packed = plan.pack(w)
     assert packed.shape == plan.weight_shape
     arguments = [tvm.runtime.tensor(a) for a in (data, packed, padded, out)]
     executable["main"](*arguments)
