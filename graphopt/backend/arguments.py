@@ -16,6 +16,7 @@ from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, Symbols
 from graphopt.ir.dims import product
 from graphopt.ir.graph import Value
+from graphopt.runtime.dtypes import itemsize
 from graphopt.targets import Target
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -80,19 +81,20 @@ class Arguments:
         """The buffer of a leaf in the shape in which it is stored."""
         position = self.region.inputs.index(value)
         if position not in self.buffers:
-            self.buffers[position] = self._declare(value, f"p{position}")
+            # A caller's array begins at any element. Code for that is as fast where memory is aligned.
+            self.buffers[position] = self._declare(value, f"p{position}", itemsize(dtype_of(value)))
         return self.buffers[position]
 
     def result(self, position: int) -> Any:
         """The buffer of an output of the region in the shape in which it is stored."""
-        return self._declare(self.region.outputs[position], f"out{position}")
+        return self._declare(self.region.outputs[position], f"out{position}", vector_bytes(self.target))
 
-    def _declare(self, value: Value, name: str) -> Any:
+    def _declare(self, value: Value, name: str, alignment: int) -> Any:
         return tirx.decl_buffer(
             self.symbols.plain(stored_shape(value)),
             dtype_of(value),
             name=name,
-            data_alignment=vector_bytes(self.target),
+            data_alignment=alignment,
         )
 
     def flat(self, value: Value) -> Any:
@@ -118,7 +120,13 @@ class Arguments:
     def view(self, buffer: Any, value: Value) -> Any:
         """The memory of ``buffer``, which holds ``value``, as one dimension."""
         size = self.symbols.expression(product(stored_shape(value)))
-        flat = tirx.decl_buffer((size,), buffer.dtype, name=f"{buffer.name}_flat", data=buffer.data)
+        flat = tirx.decl_buffer(
+            (size,),
+            buffer.dtype,
+            name=f"{buffer.name}_flat",
+            data=buffer.data,
+            data_alignment=buffer.data_alignment,
+        )
         self.views.append((flat, buffer))
         return flat
 

@@ -11,6 +11,7 @@ from graphopt.errors import CompileError
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.printer import print_graph
 from graphopt.ir.types import TensorType
+from graphopt.runtime.dtypes import itemsize
 from graphopt.runtime.manifest import TensorSpec
 from graphopt.targets import Target
 
@@ -51,7 +52,7 @@ def compile_graph(
         assembled.module,
         target,
         weights=assembled.weights,
-        inputs=[tensor_spec(value.name, value) for value in graph.inputs],
+        inputs=[_input_spec(value) for value in graph.inputs],
         outputs=[
             tensor_spec(name, value) for name, value in zip(graph.output_names, graph.outputs, strict=True)
         ],
@@ -132,3 +133,9 @@ def tensor_spec(name: str, value: Value) -> TensorSpec:
 
     shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in shape_of(value))
     return TensorSpec(name, dtype_of(value), shape)
+
+
+def _input_spec(value: Value) -> TensorSpec:
+    """What the manifest says of an input: kernels read it wherever its elements lie."""
+    spec = tensor_spec(value.name, value)
+    return TensorSpec(spec.name, spec.dtype, spec.shape, alignment=itemsize(spec.dtype))

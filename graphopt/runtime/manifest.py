@@ -40,12 +40,14 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         dtype: element type, such as ``float32``.
         shape: extents; a string is a dimension known at the call, a symbol or an expression of symbols.
         default: of an input that may be left out, the name of the weight that then stands for it.
+        alignment: of an input, bytes at a multiple of which the code takes its data to begin.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     default: str = ""
+    alignment: int = ALIGNMENT
 
     def __str__(self) -> str:
         optional = " (optional)" if self.default else ""
@@ -210,6 +212,8 @@ def _check(manifest: Manifest, path: Path) -> None:
                 raise fail(f"{kind} {spec.name!r} has unknown element type {spec.dtype!r}")
             if any(not _is_extent(extent) for extent in spec.shape):
                 raise fail(f"{kind} {spec.name!r} has shape {list(spec.shape)}")
+            if isinstance(spec, TensorSpec) and spec.alignment < 1:
+                raise fail(f"{kind} {spec.name!r} has alignment {spec.alignment}")
     for rule in manifest.sizes:
         if not all(isinstance(size, int) or _is_extent(size) for size in (rule.left, rule.right)):
             raise fail(f"the sizes that {rule.where} needs are {rule.left!r} and {rule.right!r}")

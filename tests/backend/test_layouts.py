@@ -77,6 +77,13 @@ MIDDLES: dict[str, list[onnx.NodeProto]] = {
     "resize": [N("Resize", ["a", "", "factors"], ["b"], mode="linear")],
     "shortcut": [N("Conv", ["a", "w3"], ["c"]), N("Add", ["c", "a"], ["s"]), N("Relu", ["s"], ["b"])],
     "depthwise": [N("Conv", ["a", "wd"], ["b"], group=40, pads=[2, 2, 2, 2], strides=[2, 1])],
+    "transposed": [N("ConvTranspose", ["a", "wt", "shift1"], ["t"], strides=[2, 2]), N("Relu", ["t"], ["b"])],
+    "transposed, padded": [
+        N("ConvTranspose", ["a", "wt"], ["b"], strides=[1, 3], pads=[1, 0, 0, 1], output_padding=[0, 1])
+    ],
+    "transposed, depthwise": [
+        N("ConvTranspose", ["a", "wd"], ["b"], group=40, strides=[2, 1], pads=[2, 2, 1, 2])
+    ],
     "concat of rows": [N("Relu", ["a"], ["r"]), N("Concat", ["a", "r"], ["b"], axis=2)],
 }
 
@@ -91,6 +98,8 @@ def test_operators_between_convolutions(name: str, target: Target) -> None:
         "factors": np.array([1, 1, 2, 1.5], np.float32),
         "w3": numbers(5, 40, 40, 1, 1),
         "wd": numbers(6, 40, 1, 5, 5),
+        "wt": numbers(7, 40, 40, 2, 2),
+        "shift1": numbers(8, 40),
     }
     nodes = _between(MIDDLES[name], 40, 40)
     used = {operand for node in nodes for operand in node.input}
