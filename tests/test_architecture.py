@@ -27,7 +27,8 @@ ALLOWED: dict[str, set[str]] = {
     "rewrite": {"errors", "ir"},
     "targets": {"errors"},
     "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets"},
-    "diff": {"errors", "ir", "ops"},
+    "page": {"errors", "ir"},
+    "diff": {"errors", "ir", "ops", "page"},
     "runtime": {"errors", "ir", "targets"},
     "backend": {"errors", "ir", "ops", "analysis", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime", "targets"},
@@ -37,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "graphopt": {"errors", "ir", "diff", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
     "cli": {
         "errors", "ir", "analysis", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench",
-        "profile", "tune", "api", "graphopt",
+        "profile", "tune", "diff", "api", "graphopt",
     },
     "passes": {"errors", "ir", "ops", "analysis", "rewrite", "pipeline", "evaluate", "targets"},
 }  # fmt: skip
