@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "diff": {"errors", "ir", "ops", "page"},
     "runtime": {"errors", "ir", "targets"},
     "backend": {"errors", "ir", "ops", "analysis", "evaluate", "targets", "runtime"},
-    "bench": {"errors", "ir", "runtime", "targets"},
+    "bench": {"errors", "ir", "runtime", "targets", "page"},
     "profile": {"errors", "ir", "analysis", "targets", "runtime", "backend"},
     "tune": {"errors", "ir", "targets", "runtime", "backend"},
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend", "tune"},

@@ -44,7 +44,7 @@ def pair(diff: GraphDiff, names: tuple[str, str] | None = None) -> Pair:
 
 def _ends(diff: GraphDiff, drawings: tuple[Drawing, Drawing]) -> dict[int, int]:
     """Inputs and outputs of the graphs with the same name."""
-    found = {}
+    found: dict[int, int] = {}
     for ours, theirs in ((d.inputs for d in drawings), (d.outputs for d in drawings)):
         names = {drawings[1].boxes[box].name: box for box in theirs}
         found |= {box: names[name] for box in ours if (name := drawings[0].boxes[box].name) in names}
@@ -60,7 +60,7 @@ def _own(change: Change, diff: GraphDiff, drawings: tuple[Drawing, Drawing]) -> 
     mark = "changed"
     if change.where.startswith("graph ") and not (change.before and change.after):
         mark = "removed" if change.before else "added"
-    return Entry(mark, change.where, [("", change.before, change.after)], *boxes)  # type: ignore[arg-type]
+    return Entry(mark, change.where, "", [("", change.before, change.after)], *boxes)  # type: ignore[arg-type]
 
 
 def _entries(diff: GraphDiff, left: Drawing, right: Drawing) -> list[Entry]:
@@ -70,7 +70,7 @@ def _entries(diff: GraphDiff, left: Drawing, right: Drawing) -> list[Entry]:
         found.append(
             Entry(
                 "changed",
-                node_text(changed.before),
+                *_named(changed.before),
                 lines,
                 left.of_node[changed.before],
                 right.of_node[changed.after],
@@ -82,9 +82,9 @@ def _entries(diff: GraphDiff, left: Drawing, right: Drawing) -> list[Entry]:
         if node is not None:
             rewired[node].append((f"{entry.user} {entry.where}", entry.before, entry.after))
     for node in diff.removed:
-        found.append(Entry("removed", node_text(node), rewired[node], left.of_node[node]))
+        found.append(Entry("removed", *_named(node), rewired[node], left.of_node[node]))
     for node in diff.added:
-        found.append(Entry("added", node_text(node), rewired[node], -1, right.of_node[node]))
+        found.append(Entry("added", *_named(node), rewired[node], -1, right.of_node[node]))
     ways: dict[tuple[str, str], list[Move]] = defaultdict(list)
     for move in diff.moved:
         ways[move.source, move.target].append(move)
@@ -94,10 +94,20 @@ def _entries(diff: GraphDiff, left: Drawing, right: Drawing) -> list[Entry]:
         first = moves[0]
         found.append(
             Entry(
-                "moved", title, [("", source, target)], left.of_node[first.before], right.of_node[first.after]
+                "moved",
+                title,
+                "",
+                [("", source, target)],
+                left.of_node[first.before],
+                right.of_node[first.after],
             )
         )
     return found
+
+
+def _named(node: Node) -> tuple[str, str]:
+    """The operator of a node, and its name and place."""
+    return node.op_type, node_text(node).removeprefix(node.op_type).strip()
 
 
 def _line(change: Change) -> tuple[str, str, str]:

@@ -19,20 +19,22 @@ class Entry:
 
     Attributes:
         mark: its colour.
-        title: what it is about.
+        title: what it is about, such as an operator.
+        about: which one, such as the node's name.
         lines: what is different: what, before, after; empty texts are left out.
         left, right: the boxes that it is about, -1 for none.
     """
 
     mark: Mark
     title: str
+    about: str = ""
     lines: Sequence[tuple[str, str, str]] = ()
     left: int = -1
     right: int = -1
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "mark": self.mark, "title": self.title, "lines": list(self.lines), "left": self.left, "right": self.right,
+            "mark": self.mark, "title": self.title, "about": self.about, "lines": list(self.lines), "left": self.left, "right": self.right,
         }  # fmt: skip
 
 

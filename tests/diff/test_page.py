@@ -52,7 +52,9 @@ def test_entries_name_both_boxes() -> None:
     found = diff(parse_graph(BASE), changed(("axis = 1", "axis = 0")))
     data = pair_of(html_page(found))
     (entry,) = data["entries"]  # type: ignore[misc]
-    assert entry["title"] == 'Softmax "softmax"' and entry["lines"] == [["attribute axis", "1", "0"]]  # type: ignore[index]
+    assert (entry["title"], entry["about"]) == ("Softmax", '"softmax"') and entry["lines"] == [
+        ["attribute axis", "1", "0"]
+    ]  # type: ignore[index]
     boxes = [data["sides"][side]["boxes"][entry[key]] for side, key in ((0, "left"), (1, "right"))]  # type: ignore[index]
     assert [box[6] for box in boxes] == ["Softmax", "Softmax"]
 
@@ -98,7 +100,8 @@ def test_a_browser_draws_and_selects(tmp_path: Path) -> None:
     assert re.search(r'<html[^>]* data-nodes="5 5"', document) and "data-painted=" in document
     assert "2 changed, 1 the same" in element(document, "summary")
     assert element(document, "at") == "– / 2"
-    assert 'Add "add"' in element(document, "entries") and 'Softmax "softmax"' in element(document, "entries")
+    entries = " ".join(element(document, "entries").split())
+    assert '~ Add "add" weight input 1' in entries and '~ Softmax "softmax" attribute axis: 1 → 0' in entries
     document = opened(file, "#change=2")
     assert element(document, "at") == "2 / 2"
     details = " ".join(element(document, "details").split())

@@ -80,7 +80,7 @@
   function beside(side, box) {
     const view = views[side], seen = new Set([box]);
     let ring = [box];
-    for (let round = 0; round < 6 && ring.length; round++) {
+    while (ring.length && seen.size < 2000) {
       const next = [];
       for (const at of ring) for (const edge of view.near.get(at) || []) {
         const end = edge.from === at ? edge.to : edge.from;
@@ -94,6 +94,8 @@
       }
       ring = next;
     }
+    for (let at = view.boxes[box].parent; at >= 0; at = view.boxes[at].parent)
+      if (partner[side].has(at)) return views[1 - side].reveal(partner[side].get(at));
   }
 
   /* --- details --- */
@@ -104,9 +106,9 @@
     if (nothing) return;
     $("what").replaceChildren();
     if (entry >= 0) {
-      const { mark, title, lines } = data.entries[entry];
+      const { mark, title, about, lines } = data.entries[entry];
       const head = make("div");
-      head.append(make("b", `${signs[mark]} ${title} `, mark));
+      head.append(make("b", `${signs[mark]} ${title} `, mark), about);
       $("what").append(head);
       for (const [what, before, after] of lines) {
         const line = make("div", what ? `${what}: ` : "");
@@ -143,6 +145,7 @@
   data.entries.forEach((entry, index) => {
     const button = make("button");
     button.append(make("span", signs[entry.mark], `sign ${entry.mark}`), make("b", entry.title));
+    if (entry.about) button.append(make("small", entry.about, "about"));
     for (const [what, before, after] of entry.lines.slice(0, 4))
       button.append(make("small", before || after ? `${what}${what ? ": " : ""}${before || "none"} → ${after || "none"}` : what));
     button.addEventListener("click", () => go(index));
