@@ -80,7 +80,7 @@ def _entries(diff: GraphDiff, left: Drawing, right: Drawing) -> list[Entry]:
     for entry in diff.rewired:
         node = entry.removed or entry.added
         if node is not None:
-            rewired[node].append((f"{entry.user} {entry.where}", entry.before, entry.after))
+            rewired[node].append((f"{entry.user} {entry.where}".strip(), entry.before, entry.after))
     for node in diff.removed:
         found.append(Entry("removed", *_named(node), rewired[node], left.of_node[node]))
     for node in diff.added:
