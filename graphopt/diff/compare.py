@@ -106,7 +106,7 @@ class Comparison:
 
     def _whole(self) -> Iterator[Change]:
         a, b = self.graphs
-        for domain in a.opset.keys() & b.opset.keys():
+        for domain in sorted(a.opset.keys() & b.opset.keys()):
             if a.opset[domain] != b.opset[domain]:
                 name = f"opset {domain}".strip()
                 yield Change("metadata", name, str(a.opset[domain]), str(b.opset[domain]))
