@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphopt import runtime
     from graphopt.api import compile, from_onnx_ir, load, optimize, save, to_onnx_ir
     from graphopt.backend.artifact import Artifact
+    from graphopt.diff import GraphDiff, diff
     from graphopt.errors import GraphoptError
     from graphopt.ir.graph import Graph
     from graphopt.ir.rewriter import Rewriter
@@ -44,6 +45,7 @@ _HOME = {
     "Context": "graphopt.pipeline",
     "Effect": "graphopt.pipeline",
     "Graph": "graphopt.ir.graph",
+    "GraphDiff": "graphopt.diff",
     "GraphoptError": "graphopt.errors",
     "Instrument": "graphopt.pipeline",
     "Pass": "graphopt.pipeline",
@@ -52,6 +54,7 @@ _HOME = {
     "Rule": "graphopt.rewrite",
     "Target": "graphopt.targets",
     "compile": "graphopt.api",
+    "diff": "graphopt.diff",
     "from_onnx_ir": "graphopt.api",
     "load": "graphopt.api",
     "optimize": "graphopt.api",
@@ -67,6 +70,7 @@ __all__ = [
     "Context",
     "Effect",
     "Graph",
+    "GraphDiff",
     "GraphoptError",
     "Instrument",
     "Pass",
@@ -76,6 +80,7 @@ __all__ = [
     "Target",
     "__version__",
     "compile",
+    "diff",
     "from_onnx_ir",
     "load",
     "optimize",

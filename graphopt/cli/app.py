@@ -16,6 +16,7 @@ from graphopt.errors import GraphoptError
 _COMMANDS = {
     "inspect": "What a model or an artifact holds.",
     "opt": "Optimize a model by passes; write ONNX or text.",
+    "diff": "Say what differs between two graphs.",
     "compile": "Compile a model ahead of time into an artifact.",
     "run": "Run an artifact.",
     "bench": "Time models beside ONNX Runtime and other engines.",
@@ -69,8 +70,8 @@ def app() -> None:
       graphopt run model.gopt --random
       graphopt bench model.onnx
 
-    Exit codes: 0 done, 2 can't be done or said (the message says why), 130 interrupted. With GRAPHOPT_DEBUG=1 in
-    the environment, errors come with their traceback.
+    Exit codes: 0 done, 1 different (diff), 2 can't be done or said (the message says why), 130 interrupted. With
+    GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
     """
 
 
@@ -99,10 +100,8 @@ def _run() -> int:
     try:
         if sys.stdout is None:  # Python's word for a closed descriptor.
             raise GraphoptError("stdout is closed", hint="send it to a file or to /dev/null")
-        app.main(prog_name="graphopt", standalone_mode=False)
+        code = app.main(prog_name="graphopt", standalone_mode=False)  # What a command exits with, if it does.
         sys.stdout.flush()
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
     except click.exceptions.Abort:
         return _INTERRUPTED
     except click.ClickException as error:
@@ -113,7 +112,7 @@ def _run() -> int:
         return 2
     except OSError as error:
         return _unwritable(error)
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 def _unwritable(error: OSError) -> int:
