@@ -252,9 +252,17 @@ def _is_rectified(match: Match) -> Refusal | None:
 
 _d = op("DequantizeLinear", var("q"), var("s"), opt(var("z")), name="d", shared=True)
 
+_reordered = (Assumes.REASSOCIATION,)
+
 RULES = (
     *(
-        Rule(f"{name.lower()}-integer-bias", op(name, _x, _w, _b), _lower_with_bias, _on_accumulator_grid)
+        Rule(
+            f"{name.lower()}-integer-bias",
+            op(name, _x, _w, _b),
+            _lower_with_bias,
+            _on_accumulator_grid,
+            _reordered,
+        )
         for name in ("Conv", "Gemm")
     ),
     *(
@@ -263,11 +271,12 @@ RULES = (
             op(name, _x, _w, const("b")),
             _lower_with_float_bias,
             _has_float_bias,
+            _reordered,
         )
         for name in ("Conv", "Gemm")
     ),
     *(
-        Rule(f"{name.lower()}-integer", op(name, _x, _w), _lower, _is_integer_layer, (Assumes.REASSOCIATION,))
+        Rule(f"{name.lower()}-integer", op(name, _x, _w), _lower, _is_integer_layer, _reordered)
         for name in ("Conv", "Gemm", "MatMul")
     ),
     Rule("move-integers", op(sorted(PASSING), _d, ...), _on_integers, _has_one_grid),
