@@ -30,6 +30,9 @@ ALLOWED: dict[str, set[str]] = {
     "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime", "targets"},
     "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
+    "testing": {
+        "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "diff", "api",
+    },
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
     "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
     "cli": {

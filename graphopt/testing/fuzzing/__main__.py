@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--passes", "texts", multiple=True, help="Pass or pipeline text to check; all by default.")
 @click.option("--prepare", default="", help="Pipeline that a graph goes through first.")
 @click.option("--target", default="", help="Target given to the passes, such as x86-64-v3.")
+@click.option("--prepare-target", default="", help="Target given to what prepares, if it is another.")
 @click.option("--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), help="File with passes.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the graphs too, and run what comes out.")
 @click.option("--out", default=Path("fuzz-failures"), show_default=True, type=click.Path(path_type=Path),
@@ -32,6 +33,7 @@ def main(
     texts: tuple[str, ...],
     prepare: str,
     target: str,
+    prepare_target: str,
     plugins: tuple[Path, ...],
     compiled: bool,
     out: Path,
@@ -46,7 +48,7 @@ def main(
 
     for plugin in plugins:
         load_plugin(plugin)
-    found = cases() if not texts else [Case(text, prepare, target) for text in texts]
+    found = cases() if not texts else [Case(text, prepare, target, prepare_target) for text in texts]
     if model is not None:
         findings = _again(model, seed, found)
     else:

@@ -1,20 +1,22 @@
-"""Many random graphs through all passes; what is found is shrunk to a small graph."""
+"""Many random graphs through all passes; what fails is shrunk to a small graph."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from graphopt.ir.graph import Graph
 from graphopt.testing.fuzzing.check import COMPILED, Case, Examination, Finding, Tally
-from graphopt.testing.fuzzing.graphs import random_graphs
+from graphopt.testing.fuzzing.choices import Recorder, Replay, shrink
+from graphopt.testing.fuzzing.graphs import make_graph
 from graphopt.testing.fuzzing.sketch import Motif
 
-SEEDS = 100
+_SEEDS = 100
+_STRIDE = 1_000_003
 
 
 @dataclass
@@ -29,8 +31,8 @@ class Campaign:
         """The counts in a few lines."""
         tally = self.tally
         lines = [
-            f"{tally.graphs} graphs, of which {sum(tally.refused.values())} run in no engine, "
-            f"{sum(tally.compared.values())} comparisons, {len(tally.fired)} rules applied, {self.seconds:.0f} s"
+            f"{tally.graphs} graphs, of which {sum(tally.refused.values())} run in no engine; "
+            f"{sum(tally.compared.values())} comparisons; {len(tally.fired)} rules applied; {self.seconds:.0f} s"
         ]
         lines += [f"  {count} {how}" for how, count in sorted(tally.compared.items())]
         lines += [f"{len(self.findings)} findings"]
@@ -49,8 +51,8 @@ def fuzz(
 ) -> Campaign:
     """Checks ``cases`` on random graphs, the same ones for the same arguments.
 
-    Each graph is made and evaluated once for all cases. Then each way in which a case failed is searched
-    for again and shrunk.
+    Each graph is made and evaluated once for all cases. For each way in which a case failed, the first
+    graph that shows it is shrunk.
 
     Args:
         cases: what to check.
@@ -62,51 +64,46 @@ def fuzz(
     """
     campaign = Campaign()
     start = time.perf_counter()
-    failed: dict[tuple[Case, str], Finding] = {}
-
-    def examine(graph: Graph, number: int) -> None:
-        examination = Examination(graph, number, tally=campaign.tally)
-        for case in [*cases, Case(COMPILED)] if compiled else cases:
-            found = _checked(examination, case)
-            if found is not None:
-                failed.setdefault((case, found.kind), found)
-        if progress is not None:
-            progress(campaign.tally.graphs)
-
+    failed: dict[tuple[Case, str], tuple[Finding, list[int]]] = {}
+    every = [*cases, Case(COMPILED)] if compiled else cases
     with _quiet():
-        _run(examine, examples, seed, motifs, max_steps, shrink=False)
-        for (case, kind), found in failed.items():
-            campaign.findings.append(_smallest(found, case, kind, examples, seed, motifs, max_steps))
+        for number in range(examples):
+            draw = Recorder(seed * _STRIDE + number)
+            examination = Examination(
+                make_graph(draw, max_steps=max_steps, motifs=motifs), number % _SEEDS, tally=campaign.tally
+            )
+            for case in every:
+                if (found := _checked(examination, case)) is not None:
+                    failed.setdefault((case, found.kind), (found, draw.drawn))
+            if progress is not None:
+                progress(number + 1)
+
+        def remake(drawn: Sequence[int]) -> Graph:
+            return make_graph(Replay(drawn), max_steps=max_steps, motifs=motifs)
+
+        campaign.findings = [_smallest(found, drawn, remake) for found, drawn in failed.values()]
     campaign.seconds = time.perf_counter() - start
     return campaign
 
 
-def _checked(examination: Examination, case: Case) -> Finding | None:
-    return examination.compiled() if case.text == COMPILED else examination.check(case)
-
-
-class _Found(AssertionError):
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(str(finding))
-        self.finding = finding
-
-
-def _smallest(
-    found: Finding, case: Case, kind: str, examples: int, seed: int, motifs: Sequence[Motif], max_steps: int
-) -> Finding:
+def _smallest(found: Finding, drawn: list[int], remake: Callable[[Sequence[int]], Graph]) -> Finding:
+    """The finding on the smallest graph that shows the same."""
+    if found.case.text == COMPILED:
+        return found  # Shrinking would compile hundreds of graphs.
     smallest = found
 
-    def again(graph: Graph, number: int) -> None:
+    def fails(candidate: Sequence[int]) -> bool:
         nonlocal smallest
-        finding = _checked(Examination(graph, number), case)
-        if finding is not None and finding.kind == kind:
-            if _size(graph) <= _size(smallest.graph):
-                smallest = finding
-            raise _Found(finding)
+        graph = remake(candidate)
+        if _size(graph) > _size(smallest.graph):
+            return False
+        again = Examination(graph, found.seed).check(found.case)
+        if again is None or again.kind != found.kind:
+            return False
+        smallest = again
+        return True
 
-    # Not found again, it stands as it is.
-    with contextlib.suppress(_Found):
-        _run(again, examples, seed, motifs, max_steps, shrink=True)
+    shrink(drawn, fails)
     return smallest
 
 
@@ -114,38 +111,13 @@ def _size(graph: Graph) -> int:
     return sum(1 for _ in graph.walk())
 
 
-def _run(
-    examine: Callable[[Graph, int], None],
-    examples: int,
-    seed: int,
-    motifs: Sequence[Motif],
-    max_steps: int,
-    *,
-    shrink: bool,
-) -> None:
-    import hypothesis
-    from hypothesis import strategies as st
-
-    phases = [hypothesis.Phase.generate, *([hypothesis.Phase.shrink] if shrink else [])]
-    settings = hypothesis.settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        phases=phases,
-        report_multiple_bugs=False,
-        suppress_health_check=list(hypothesis.HealthCheck),
-        verbosity=hypothesis.Verbosity.quiet,
-    )
-    graphs = random_graphs(motifs=motifs, max_steps=max_steps)
-    test: Any = hypothesis.given(graphs, st.integers(0, SEEDS - 1))(examine)
-    settings(hypothesis.seed(seed)(test))()
+def _checked(examination: Examination, case: Case) -> Finding | None:
+    return examination.compiled() if case.text == COMPILED else examination.check(case)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Engines and passes warn of the numbers that are meant to be awkward."""
-    import logging
-
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

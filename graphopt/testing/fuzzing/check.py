@@ -21,21 +21,31 @@ from graphopt.ir.types import DType
 from graphopt.pipeline import Context, Effect, Pipeline
 from graphopt.pipeline.instruments import Instrument, PassRun
 from graphopt.rewrite import Assumes
+from graphopt.testing.fuzzing.compare import beyond, differs, types_differ
 from graphopt.testing.fuzzing.noise import JUMPS, SIGNED_ZERO_JUMPS, affected, allowed, behind, runs_of, scattered
 from graphopt.testing.fuzzing.values import sample_inputs
 
 
 COMPILED = "compile"
 """The case of a graph that is optimized by O2, compiled for this machine, and run."""
+_ROUNDED_SLACK = 1000.0
+"""By how much more results may differ where constants within 1e-4 are taken for the exact ones."""
+QUIRKS = frozenset({"layer-norm"})
+"""Rules whose result ONNX Runtime computes by a worse formula than what they replace: the variance of a
+LayerNormalization is a difference of means there. The reference evaluator has the last word about them."""
+_COMPILED_SLACK = 8.0
+"""Kernels approximate functions such as Exp and Tanh a little less closely than ONNX Runtime does."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A pipeline to check: its text, what prepares a graph for it, and the target given to it."""
+    """A pipeline to check: its text, what prepares a graph for it, and the target given to it (and, if it
+    is another, to what prepares)."""
 
     text: str
     prepare: str = ""
     target: str = ""
+    prepare_target: str = ""
 
     def __str__(self) -> str:
         after = f" after {self.prepare}" if self.prepare else ""
@@ -153,6 +163,9 @@ class Examination:
             return found("does not run", str(error), rules)
         changed = [nodes[node] for node in watch.touched if node in nodes]
         wrong = self._compare(baseline, after, watch, changed)
+        if wrong and baseline.engine == "ort" and QUIRKS & set(rules) and self._reference_agrees(baseline, copy, watch, changed):
+            self.tally.compared["the engine differs, not the pass"] += 1
+            return None
         return found("differs", wrong, rules) if wrong else None
 
     def compiled(self) -> Finding | None:
@@ -178,11 +191,11 @@ class Examination:
                 after = dict(zip(baseline.outputs[0], (np.array(v) for v in values), strict=True))
         except GraphoptError as error:
             return found("does not run", str(error))
-        wrong = self._compare_roundings(baseline, after, list(baseline.graph.walk()))
+        wrong = self._compare_roundings(baseline, after, list(baseline.graph.walk()), slack=_COMPILED_SLACK)
         return found("differs", wrong) if wrong else None
 
     def _baseline(self, case: Case) -> _Baseline | None:
-        key = (case.prepare, case.target if case.prepare else "")
+        key = (case.prepare, (case.prepare_target or case.target) if case.prepare else "")
         if key not in self._prepared:
             self._prepared[key] = self._evaluated(case)
         return self._prepared[key]
@@ -195,7 +208,7 @@ class Examination:
         try:
             if case.prepare:
                 graph = copy_graph(graph)
-                _run(graph, case.prepare, case.target, Instrument())
+                _run(graph, case.prepare, case.prepare_target or case.target, Instrument())
             with Session(graph) as session:
                 for sample in self.samples:
                     outputs.append(session.run(sample))
@@ -210,9 +223,10 @@ class Examination:
     ) -> str:
         if watch.lossy:
             self.tally.compared["types only"] += 1
-            return _types_differ(baseline.outputs[0], after[0])
-        if Assumes.REASSOCIATION in watch.assumes:
-            return self._compare_roundings(baseline, after[0], changed)
+            return types_differ(baseline.outputs[0], after[0])
+        if Assumes.REASSOCIATION in watch.assumes or (baseline.engine == "ort" and _is_narrow(baseline.graph)):
+            slack = _ROUNDED_SLACK if Assumes.ROUNDED_CONSTANTS in watch.assumes else 1.0
+            return self._compare_roundings(baseline, after[0], changed, slack=slack)
         finite_only = watch.assumes & {Assumes.NO_NAN, Assumes.NO_INF}
         unsigned = Assumes.SIGN_OF_ZERO in watch.assumes
         skip = [False] * len(baseline.graph.outputs)
@@ -226,14 +240,23 @@ class Examination:
                     return f'output "{name}": {wrong}'
         return ""
 
-    def _compare_roundings(self, baseline: _Baseline, after: dict[str, Any], changed: list[Node]) -> str:
+    def _reference_agrees(self, baseline: _Baseline, graph: Graph, watch: _Watch, changed: list[Node]) -> bool:
+        try:
+            before, after = (_outputs(g, "reference", self.samples[:1]) for g in (baseline.graph, graph))
+        except GraphoptError:
+            return False
+        return not self._compare(_Baseline(baseline.graph, "reference", before), after, watch, changed)
+
+    def _compare_roundings(
+        self, baseline: _Baseline, after: dict[str, Any], changed: list[Node], *, slack: float = 1.0
+    ) -> str:
         """Compares up to what other roundings may do, on the sample without infinities."""
         before, sample = baseline.outputs[0], self.samples[0]
         nodes = affected(baseline.graph, changed)
         hidden = behind(baseline.graph, nodes, JUMPS)
         self.tally.compared["up to roundings"] += not all(hidden)
         self.tally.compared["behind a jump: types only"] += all(hidden)
-        wrong = _types_differ(before, after)
+        wrong = types_differ(before, after)
         if wrong or all(hidden):
             return wrong
         close = [h or not differs(before[n], after[n]) for n, h in zip(before, hidden, strict=True)]
@@ -245,7 +268,7 @@ class Examination:
             self.tally.compared["noise does not run"] += 1
             return ""
         for place, (name, skip) in enumerate(zip(before, close, strict=True)):
-            wrong = "" if skip else _beyond(before[name], after[name], [run[place] for run in runs])
+            wrong = "" if skip else _beyond(before[name], after[name], [run[place] for run in runs], slack)
             if wrong:
                 return f'output "{name}": {wrong}'
         return ""
@@ -257,7 +280,25 @@ def _run(graph: Graph, text: str, target: str, watch: Instrument) -> None:
     quiet = logging.getLogger("graphopt.testing.quiet")
     quiet.disabled = True
     context = Context(target=Target.parse(target) if target else None, logger=quiet)
-    Pipeline.parse(text).run(graph, context=context, instruments=[watch])
+    _parsed(text).run(graph, context=context, instruments=[watch])
+
+
+_parsed = functools.lru_cache(Pipeline.parse)
+
+
+def _beyond(old: Any, new: Any, runs: list[Any], slack: float) -> str:
+    a = np.asarray(old)
+    if a.dtype.kind in "OSUbiu":
+        return differs(old, new)
+    limit = slack * allowed(a, [np.asarray(run) for run in runs], DType.of(a.dtype))
+    wrong = beyond(old, new, limit)
+    return f"{wrong}, where roundings explain {float(limit.max()):.3g}" if wrong else ""
+
+
+def _is_narrow(graph: Graph) -> bool:
+    """Whether there are floats of 16 bits, which ONNX Runtime computes in 32 and rounds where it likes."""
+    values = (value for node in graph.walk() for value in node.outputs)
+    return any(value.tensor.dtype in (DType.F16, DType.BF16) for value in values)
 
 
 def _outputs(graph: Graph, engine: str, samples: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -267,58 +308,23 @@ def _outputs(graph: Graph, engine: str, samples: Sequence[Mapping[str, Any]]) ->
         return [session.run(sample) for sample in samples]
 
 
-def _types_differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    for name, old in before.items():
-        if (wrong := _type_differs(old, after[name])) != "":
-            return f'output "{name}": {wrong}'
-    return ""
+def assert_keeps_meaning(passes: str, graph: Graph, seed: int = 0, *, prepare: str = "", target: str = "") -> None:
+    """Asserts that a pass fails on ``graph`` nowhere, makes a valid graph of it, and keeps its numbers, but
+    for what the rules that are applied declare to assume of floats.
 
+    Args:
+        passes: text of a pass or pipeline.
+        graph: stays as it is.
+        seed: of the inputs, and of the sizes of symbols.
+        prepare: text of a pipeline that the graph goes through first.
+        target: given to the passes.
 
-def _type_differs(old: Any, new: Any) -> str:
-    if isinstance(old, list) or old is None:
-        return "" if type(old) is type(new) else f"{type(old).__name__} became {type(new).__name__}"
-    a, b = np.asarray(old), np.asarray(new)
-    was, now = (f"{x.dtype}{list(x.shape)}" for x in (a, b))
-    return "" if was == now else f"was {was} and is {now}"
-
-
-def differs(old: Any, new: Any, *, unsigned: bool = False) -> str:
-    """How ``new`` differs from ``old``: in type, in any bit but those of NaN, or ``unsigned`` of zero."""
-    if (wrong := _type_differs(old, new)) != "" or old is None:
-        return wrong
-    if isinstance(old, list):
-        if len(old) != len(new):
-            return f"had {len(old)} elements and has {len(new)}"
-        return next((w for a, b in zip(old, new, strict=True) if (w := differs(a, b, unsigned=unsigned))), "")
-    a, b = np.asarray(old), np.asarray(new)
-    if a.dtype.kind in "OSUb" or a.dtype.kind in "iu":
-        same = np.asarray(a == b)
-    else:
-        wide = np.complex128 if a.dtype.kind == "c" else np.float64
-        x, y = a.astype(wide), b.astype(wide)
-        same = (x == y) | (np.isnan(x) & np.isnan(y))
-        if not unsigned and a.dtype.kind != "c":
-            same &= np.isnan(x) | (np.signbit(x) == np.signbit(y))
-    return "" if same.all() else _first(a, b, ~same)
-
-
-def _first(old: Any, new: Any, wrong: Any) -> str:
-    at = tuple(int(i[0]) for i in np.nonzero(wrong)) if wrong.ndim else ()
-    return f"{int(wrong.sum())} of {wrong.size} elements, the first at {list(at)}: was {old[at]} and is {new[at]}"
-
-
-def _beyond(old: Any, new: Any, runs: list[Any]) -> str:
-    a, b = np.asarray(old), np.asarray(new)
-    if a.dtype.kind in "OSUbiu":
-        return differs(old, new)
-    limit = allowed(a, [np.asarray(run) for run in runs], DType.of(a.dtype))
-    with np.errstate(all="ignore"):
-        error = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    wrong = ~(error <= limit) & np.isfinite(limit)
-    if not wrong.any():
-        return ""
-    at = tuple(int(i[0]) for i in np.nonzero(wrong)) if wrong.ndim else ()
-    return f"{_first(a, b, wrong)}, {float(error[at]):.3g} apart where roundings explain {float(limit[at]):.3g}"
+    Raises:
+        AssertionError: with the graph as text.
+    """
+    found = Examination(graph, seed).check(Case(passes, prepare, target))
+    if found is not None:
+        raise AssertionError(report(found))
 
 
 def reproduction(finding: Finding, path: str) -> str:
@@ -326,6 +332,7 @@ def reproduction(finding: Finding, path: str) -> str:
     words = [f"python -m graphopt.testing.fuzzing {path} --seed {finding.seed} --passes '{finding.case.text}'"]
     words += [f"--prepare '{finding.case.prepare}'"] if finding.case.prepare else []
     words += [f"--target {finding.case.target}"] if finding.case.target else []
+    words += [f"--prepare-target {finding.case.prepare_target}"] if finding.case.prepare_target else []
     return " ".join(words)
 
 
@@ -338,11 +345,12 @@ def cases(names: Sequence[str] = ()) -> list[Case]:
     """All registered passes and pipelines, each where it has something to do; or those of ``names``."""
     from graphopt.pipeline import passes, pipelines
 
+    int8 = pipelines()["int8"].text.replace("quantize-static", "quantize-static{samples=2}")
     special = {
         "inline-regions": Case("inline-regions", "O1,fuse-attention,fuse-regions"),
         "assign-layouts": Case("assign-layouts", "O1,fuse-conv-bn,fuse-regions", "x86-64-v3"),
         "quantize-static": Case("quantize-static{samples=2}"),
-        "int8": Case("int8"),
+        "int8": Case(int8),
     }
     more = {
         "eliminate-common-subexpressions": ["{max_constant_bytes=0}"],
@@ -357,6 +365,9 @@ def cases(names: Sequence[str] = ()) -> list[Case]:
         if not names:
             found += [Case(name + options) for options in more.get(name, ())]
             found += [Case(name, target="x86-64-v3")] if name in ("O2", "fuse-regions") else []
+            if name == "assign-layouts":
+                laid_out = "O1,fuse-conv-bn,fuse-regions,assign-layouts"
+                found.append(Case(name, laid_out, "x86-64-v3", "aarch64"))
             if name == "lower-int8":
                 found.append(Case(name, "O1,quantize-static{samples=2}"))
     return [dataclasses.replace(case) for case in found]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from graphopt.ir.graph import Graph, Value
 from graphopt.ir.types import DType, TensorType
 from graphopt.testing.fuzzing import control, elementwise, layers, movement, quantized
+from graphopt.testing.fuzzing.choices import Draw
 from graphopt.testing.fuzzing.sketch import Motif, Sketch
 
 if TYPE_CHECKING:
@@ -17,11 +18,22 @@ _FLOATS = (DType.F32, DType.F32, DType.F32, DType.F32, DType.F32, DType.F32, DTy
 _OTHERS = 60
 """Percent of steps that come from the motifs that a caller gave."""
 
-MOTIFS: tuple[Motif, ...] = (
-    *elementwise.MOTIFS, *movement.MOTIFS, *layers.MOTIFS, *layers.MOTIFS, *quantized.MOTIFS, *quantized.MOTIFS,
-    *control.MOTIFS,
+_WEIGHTS: dict[Motif, int] = {
+    layers.convolution: 4, layers.transposed_convolution: 4, layers.gemm: 5, layers.product: 3,
+    layers.narrow_weights: 4, layers.stacked: 3, layers.layer_norm: 3, layers.batch_norm: 1,
+    quantized.layer: 4, control.branches: 4, elementwise.activation: 2, elementwise.neutral: 2,
+    elementwise.logic: 2, elementwise.decided: 2, elementwise.casts: 2, movement.joined: 2,
+}  # fmt: skip
+"""How often a motif is drawn, if not once: what rules with many conditions look for, more often."""
+
+MOTIFS: tuple[Motif, ...] = tuple(
+    motif
+    for motif in (
+        *elementwise.MOTIFS, *movement.MOTIFS, *layers.MOTIFS, *quantized.MOTIFS, *control.MOTIFS,
+    )
+    for _ in range(_WEIGHTS.get(motif, 1))
 )  # fmt: skip
-"""What random graphs are made of; layers and quantization twice, since rules about them ask for more."""
+"""What random graphs are made of."""
 
 
 def random_graphs(
@@ -43,16 +55,25 @@ def random_graphs(
 
     @st.composite
     def graphs(draw: Callable[[Any], Any]) -> Graph:
-        count = draw(st.integers(1, max_steps))
-        s = Sketch(draw)
-        s.float = s.choice(_FLOATS)
-        s.wild = s.chance(17) if wild is None else wild
-        for _ in range(count):
-            own = bool(motifs) and s.chance(_OTHERS)
-            s.choice(motifs if own else MOTIFS)(s)
-        return s.done(*_outputs(s))
+        return make_graph(
+            lambda low, high: draw(st.integers(low, high)), max_steps=max_steps, motifs=motifs, wild=wild
+        )
 
     return graphs()
+
+
+def make_graph(
+    draw: Draw, *, max_steps: int = 10, motifs: Sequence[Motif] = (), wild: bool | None = None
+) -> Graph:
+    """The graph that follows from the numbers of ``draw``; see :func:`random_graphs`."""
+    s = Sketch(draw)
+    count = s.number(1, max_steps)
+    s.float = s.choice(_FLOATS)
+    s.wild = s.chance(17) if wild is None else wild
+    for _ in range(count):
+        own = bool(motifs) and s.chance(_OTHERS)
+        s.choice(motifs if own else MOTIFS)(s)
+    return s.done(*_outputs(s))
 
 
 def _outputs(s: Sketch) -> list[Value]:

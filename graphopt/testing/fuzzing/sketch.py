@@ -14,6 +14,7 @@ from graphopt.ir.graph import Attr, Region, Value
 from graphopt.ir.tensor import Array
 from graphopt.ir.types import DType, TensorType
 from graphopt.testing.draft import Draft
+from graphopt.testing.fuzzing.choices import Draw
 from graphopt.testing.fuzzing.values import numbers
 
 T = TypeVar("T")
@@ -34,12 +35,13 @@ class Sketch(Draft):
     Attributes:
         float: the element type of most values.
         wild: constants may hold infinities, NaN and numbers at the ends of their type.
+        number: (low, high) -> an integer between them, both included; shrinks to the low one.
         pool: values that may be used, in program order.
     """
 
-    def __init__(self, draw: Callable[[Any], Any], float: DType = DType.F32, *, wild: bool = False) -> None:
+    def __init__(self, draw: Draw, float: DType = DType.F32, *, wild: bool = False) -> None:
         super().__init__("random")
-        self._draw = draw
+        self.number = draw
         self.float = float
         self.wild = wild
         self.pool: list[Value] = []
@@ -47,12 +49,6 @@ class Sketch(Draft):
         self._region: Region | None = None
 
     # --- drawing ------------------------------------------------------------------------------
-
-    def number(self, low: int, high: int) -> int:
-        """An integer from ``low`` to ``high``, both included; shrinks to ``low``."""
-        from hypothesis import strategies as st
-
-        return int(self._draw(st.integers(low, high)))
 
     def choice(self, options: Sequence[T]) -> T:
         """One of ``options``; shrinks to the first."""
