@@ -56,7 +56,7 @@ def _is_over_last_axis(match: Match) -> Refusal | None:
     epsilon = match.array("epsilon")
     if epsilon.size != 1:
         return refuse("epsilon of {} is no number", match.root)
-    if epsilon.dtype == np.float64 and np.float32(epsilon.item()) != epsilon.item():
+    if epsilon.dtype == np.float64 and float(np.float32(epsilon.item())) != epsilon.item():
         return refuse("epsilon of {} does not fit an attribute, which is of single precision", match.root)
     return None
 

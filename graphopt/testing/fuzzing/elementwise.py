@@ -16,7 +16,7 @@ _SMOOTH = ("Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Identity", "Erf", "Exp", "H
 _JUMPS = ("Floor", "Ceil", "Round", "Sign")
 _PAIRS = ("Add", "Sub", "Mul", "Max", "Min", "Div")
 _INTS = (DType.I32, DType.I64, DType.U8, DType.I8)
-_CASTS = (DType.F32, DType.F64, DType.F16, DType.I64, DType.I32, DType.U8, DType.I8, DType.BOOL, DType.BF16)
+_CASTS = (*(DType.F32, DType.F64, DType.F16, DType.I64, DType.I32, DType.U8, DType.I8, DType.BOOL) * 2, DType.BF16)
 
 
 def unary(s: Sketch) -> Value:

@@ -82,7 +82,7 @@ def convolution(s: Sketch) -> Value:
         attrs["auto_pad"] = s.choice(("SAME_UPPER", "SAME_LOWER", "VALID"))
     if s.chance(30):
         attrs["strides"] = tuple(s.choice((1, 2)) for _ in range(places))
-    if s.chance(15) and all(size >= 2 * k - 1 for size, k in zip(sizes, kernel, strict=True)):
+    if s.chance(15) and "auto_pad" not in attrs and all(size >= 2 * k - 1 for size, k in zip(sizes, kernel, strict=True)):
         attrs["dilations"] = (2,) * places
     bias = [s.constant(outputs)] if s.chance() else []
     y = s("Conv", x, s.constant(outputs, channels // group, *kernel), *bias, **attrs)
