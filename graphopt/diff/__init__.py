@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 from graphopt.diff.result import Change, Distance, GraphDiff, Move, NodeChange, Weights
 from graphopt.errors import ArgumentError, require
 from graphopt.ir.graph import Graph
@@ -41,3 +44,12 @@ def diff(
         raise ArgumentError(f"weights must be 'exact', 'shape' or a number from 0 up, not {weights!r}")
     sides = Flat(a), Flat(b)
     return compare(a, b, Labels(*sides, weights=weights), sides, names=names, metadata=metadata)
+
+
+class _Callable(ModuleType):
+    """The module can be called as :func:`diff` can: once it is imported, it is what ``graphopt.diff`` names."""
+
+    __call__ = staticmethod(diff)
+
+
+sys.modules[__name__].__class__ = _Callable

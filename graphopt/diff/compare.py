@@ -159,8 +159,8 @@ class Comparison:
         if default is not None and other is not None:
             yield from self._data(f"default of {where}", default, other)
         elif default is not other:
-            texts = ["" if c is None else attribute_text(c) for c in (default, other)]
-            yield Change("input", f"default of {where}", *texts)
+            ours_text, theirs_text = ("" if c is None else attribute_text(c) for c in (default, other))
+            yield Change("input", f"default of {where}", ours_text, theirs_text)
 
     def _output(self, x: Item, y: Item) -> Iterator[Change]:
         before, after = self._end_name(0, x), self._end_name(1, y)
@@ -176,7 +176,9 @@ class Comparison:
         found: list[Change] = []
         if (a.domain, a.op) != (b.domain, b.op):
             found.append(Change("operator", "operator", a.op_type, b.op_type))
-        found += self._attributes(a, b)
+        ours, theirs = self.labels.parts[0][x.index], self.labels.parts[1][y.index]
+        if ours.attrs != theirs.attrs or self.labels.weights not in ("exact", "shape"):
+            found += self._attributes(a, b)
         own = max(x.own, y.own)
         names = [f"input {slot}" for slot in range(own)]
         found += self._operands(_part(x, 0, x.own), _part(y, 0, y.own), names, b.label)
@@ -200,8 +202,8 @@ class Comparison:
                     continue
                 if self.labels.attribute(before) == self.labels.attribute(after):
                     continue
-            texts = [attribute_text(of[name]) if name in of else "" for of in (ours, theirs)]
-            yield Change("attribute", name, *texts)
+            old, new = (attribute_text(of[name]) if name in of else "" for of in (ours, theirs))
+            yield Change("attribute", name, old, new)
 
     def _bodies(self, x: Item, y: Item) -> Iterator[Change]:
         assert x.owner is not None and y.owner is not None

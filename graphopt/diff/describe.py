@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from graphopt.diff.flat import Item, Kind
-from graphopt.diff.result import place_of
 from graphopt.errors import TextError
-from graphopt.ir.graph import Node, Value
+from graphopt.ir.graph import Node, Region, Value
 from graphopt.ir.literals import format_data, format_name
 from graphopt.ir.printer import Printer
 from graphopt.ir.tensor import Tensor
@@ -57,3 +56,11 @@ def node_text(node: Node) -> str:
     """A node by operator and name, and where it stands unless that is the graph itself."""
     place = place_of(node.parent)
     return node.label if place == "main" else f"{node.label} in {place}"
+
+
+def place_of(region: Region | None) -> str:
+    """How a region is called: ``main``, or the body of a node."""
+    if region is None or region.parent is None:
+        return "main"
+    attr = next((name for name, inner in region.parent.regions.items() if inner is region), region.name)
+    return f"{attr} of {region.parent.label}"

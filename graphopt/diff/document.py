@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graphopt.diff.result import GraphDiff, NodeChange, Rewired, place_of
+from graphopt.diff.describe import place_of
 from graphopt.ir.graph import Node
+
+if TYPE_CHECKING:
+    from graphopt.diff.result import GraphDiff, NodeChange, Rewired
 
 
 def document(diff: GraphDiff) -> dict[str, Any]:

@@ -64,10 +64,16 @@ class Labels:
         self.fixed = signature_symbols(a.graph) & signature_symbols(b.graph)
         self._types: dict[Type, int] = {}
         self._constants: dict[Value, int] = {}
+        self._at: dict[tuple[int, Grade], list[int]] = {}
         self.parts = ([self._parts(item) for item in a.items], [self._parts(item) for item in b.items])
 
     def at(self, side: int, grade: Grade) -> list[int]:
         """The labels of one graph's items."""
+        if (side, grade) not in self._at:
+            self._at[side, grade] = self._graded(side, grade)
+        return self._at[side, grade]
+
+    def _graded(self, side: int, grade: Grade) -> list[int]:
         parts = self.parts[side]
         match grade:
             case Grade.EXACT:

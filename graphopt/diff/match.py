@@ -37,9 +37,11 @@ def _attempt(matching: Matching, names: bool) -> Matching:
     _match_ends(matching, names)
     for grade in (Grade.EXACT, Grade.UNTYPED, Grade.WEIGHTLESS, Grade.OPERATOR):
         matching.settle(grade)
-        while _anchor(matching, grade) or matching.see_through(grade) or grow(matching, grade):
+        while not matching.is_done and (
+            _anchor(matching, grade) or matching.see_through(grade) or grow(matching, grade)
+        ):
             matching.settle(grade)
-    while align(matching):
+    while not matching.is_done and align(matching):
         matching.settle(Grade.OPERATOR)
         grow(matching, Grade.OPERATOR)
     _match_places(matching)
@@ -101,7 +103,7 @@ def _anchor(matching: Matching, grade: Grade) -> bool:
 
 def _match_places(matching: Matching) -> None:
     """Matches nodes that differ even in their operator, but stand between the same neighbours."""
-    while True:
+    while not matching.is_done:
         keys = []
         for side in (0, 1):
             forward, backward = matching.keys(side, Grade.PLACE)

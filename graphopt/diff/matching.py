@@ -55,8 +55,13 @@ class Matching:
 
     def settle(self, grade: Grade) -> None:
         """Matches all that keys of this grade can tell, and what is alike in every way."""
-        while self._unique(grade) or self._alike(grade):
+        while not self.is_done and (self._unique(grade) or self._alike(grade)):
             pass
+
+    @property
+    def is_done(self) -> bool:
+        """Whether one of the graphs has no item left without a partner."""
+        return any(-1 not in partner for partner in self.partner)
 
     def keys(self, side: int, grade: Grade) -> tuple[Keys, Keys]:
         """Forward and backward keys of the items without a partner; 0 for the others."""
@@ -74,8 +79,8 @@ class Matching:
             for operand in items[index].operands:
                 if operand.__class__ is Port:
                     if transparent:
-                        operand = self._behind(side, operand)  # type: ignore[arg-type]
-                    key += (ahead[operand.item], operand.out)  # type: ignore[union-attr]
+                        operand = self._behind(side, operand)
+                    key += (ahead[operand.item], operand.out)
                 else:
                     key.append((self.labels.operand(operand, grade),))
             forward[index] = ahead[index] = intern(tuple(key))

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Union
 
-from graphopt.ir.graph import Graph, Node, Region
+from graphopt.diff.describe import place_of
+from graphopt.ir.graph import Graph, Node
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -170,11 +171,3 @@ class GraphDiff:
         from graphopt.diff.document import document
 
         return document(self)
-
-
-def place_of(region: Region | None) -> str:
-    """How a region is called: ``main``, or the body of a node."""
-    if region is None or region.parent is None:
-        return "main"
-    attr = next((name for name, inner in region.parent.regions.items() if inner is region), region.name)
-    return f"{attr} of {region.parent.label}"

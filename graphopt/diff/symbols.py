@@ -83,18 +83,18 @@ class Pairing:
     def _types(self, a: Type, b: Type) -> bool:
         if type(a) is not type(b):
             return False
-        match a, b:
-            case (SequenceType(), SequenceType()) | (OptionalType(), OptionalType()):
-                return self._types(a.elem, b.elem)
-            case (TensorType(), TensorType()) | (SparseTensorType(), SparseTensorType()):
-                if a.dtype is not b.dtype or (a.shape is None) != (b.shape is None):
-                    return False
-                if isinstance(a, TensorType) and isinstance(b, TensorType):  # noqa: SIM102 - narrows the types
-                    if (a.quant, a.layout) != (b.quant, b.layout):
-                        return False
-                shape_a, shape_b = a.shape or (), b.shape or ()
-                return len(shape_a) == len(shape_b) and all(map(self._dim, shape_a, shape_b))
+        if isinstance(a, SequenceType | OptionalType) and isinstance(b, SequenceType | OptionalType):
+            return self._types(a.elem, b.elem)
+        if isinstance(a, TensorType) and isinstance(b, TensorType):
+            return (a.quant, a.layout) == (b.quant, b.layout) and self._tensors(a, b)
+        if isinstance(a, SparseTensorType) and isinstance(b, SparseTensorType):
+            return self._tensors(a, b)
         return a == b
+
+    def _tensors(self, a: TensorType | SparseTensorType, b: TensorType | SparseTensorType) -> bool:
+        if a.dtype is not b.dtype or a.shape is None or b.shape is None:
+            return a.dtype is b.dtype and a.shape is b.shape
+        return len(a.shape) == len(b.shape) and all(map(self._dim, a.shape, b.shape))
 
     def _dim(self, a: Dim, b: Dim) -> bool:
         if not isinstance(a, SymDim) or not isinstance(b, SymDim):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from graphopt.diff.describe import node_text, shorten
-from graphopt.diff.result import Change, GraphDiff, NodeChange, Rewired
 from graphopt.ir.graph import Node
+
+if TYPE_CHECKING:
+    from graphopt.diff.result import Change, GraphDiff, NodeChange, Rewired
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow", ">": "cyan"}
 _MOST_NAMED = 6

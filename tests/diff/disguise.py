@@ -13,7 +13,15 @@ from graphopt.ir.builder import Builder, copy_node
 from graphopt.ir.dims import Dim, substitute, sym, symbols
 from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Graph, Node, Region, TypeAttr, Use, Value
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import DType, OptionalType, SequenceType, SparseTensorType, TensorType, Type, UnknownType
+from graphopt.ir.types import (
+    DType,
+    OptionalType,
+    SequenceType,
+    SparseTensorType,
+    TensorType,
+    Type,
+    UnknownType,
+)
 
 
 def disguise(graph: Graph, seed: int = 0) -> Graph:
@@ -68,7 +76,10 @@ class _Disguise:
 
     def shuffled(self, region: Region) -> Iterator[Node]:
         """The nodes in a random order in which all come after what they use."""
-        waiting = {node: {v.producer for v in _used(node) if v.producer and v.producer.parent is region} for node in region}
+        waiting = {
+            node: {v.producer for v in _used(node) if v.producer and v.producer.parent is region}
+            for node in region
+        }
         users: dict[Node, list[Node]] = {node: [] for node in waiting}
         for node, needs in waiting.items():
             for other in needs:
@@ -131,23 +142,31 @@ def mutate(before: Graph, after: Graph, kind: str, rng: random.Random) -> Mutati
     return MUTATIONS[kind](before, after, rng)
 
 
-def _pick(before: Graph, after: Graph, rng: random.Random, fits: Callable[[Node], bool]) -> tuple[Node, Node] | None:
+def _pick(
+    before: Graph, after: Graph, rng: random.Random, fits: Callable[[Node], bool]
+) -> tuple[Node, Node] | None:
     """A node of ``after`` for which ``fits`` and the one that it is a copy of."""
     pairs = [(x, y) for x, y in zip(before.walk(), after.walk(), strict=True) if fits(y)]
     return rng.choice(pairs) if pairs else None
 
 
-def _twins(graph: Graph, node: Node) -> set[Node]:
-    """The nodes that compute the same as ``node``: if one of them is changed, it may as well be another."""
+def _twins(graph: Graph, *nodes: Node) -> set[Node]:
+    """The nodes that compute the same as one of ``nodes``: if that is changed, it may as well be another."""
     meaning = _meanings(graph)
-    return {other for other in graph.walk() if other is node or (node.outputs and [meaning[v] for v in other.outputs] == [meaning[v] for v in node.outputs])}
+
+    def computed(node: Node) -> tuple[object, ...]:
+        return tuple(meaning[v] for v in node.outputs) or (node,)
+
+    wanted = {computed(node) for node in nodes}
+    return {node for node in graph.walk() if computed(node) in wanted}
 
 
 def _only(diff: GraphDiff, nodes: set[Node], what: set[str], where: str | None = None) -> bool:
     """Whether all that a diff reports is one change of one of these nodes."""
     return (
         not (diff.added or diff.removed or diff.moved or diff.signature)
-        and len(diff.changed) == 1 and diff.changed[0].before in nodes
+        and len(diff.changed) == 1
+        and diff.changed[0].before in nodes
         and len(diff.changed[0].changes) == 1
         and diff.changed[0].changes[0].what in what
         and where in (None, diff.changed[0].changes[0].where)
@@ -156,14 +175,20 @@ def _only(diff: GraphDiff, nodes: set[Node], what: set[str], where: str | None =
 
 def attribute(before: Graph, after: Graph, rng: random.Random) -> Mutation | None:
     """Another value of an attribute."""
-    found = _pick(before, after, rng, lambda node: any(isinstance(v, int | float) for v in node.attrs.values()))
+    found = _pick(
+        before, after, rng, lambda node: any(isinstance(v, int | float) for v in node.attrs.values())
+    )
     if found is None:
         return None
     old, node = found
     name, value = rng.choice([(k, v) for k, v in node.attrs.items() if isinstance(v, int | float)])
-    changed = value + 3 if isinstance(value, int) and value < 2**62 else -5 if isinstance(value, int) else 0.123
+    changed = (
+        value + 3 if isinstance(value, int) and value < 2**62 else -5 if isinstance(value, int) else 0.123
+    )
     node._attrs = {**node.attrs, name: changed}
-    return Mutation(f"{name} of {old.label}", lambda diff: _only(diff, _twins(before, old), {"attribute"}, name))
+    return Mutation(
+        f"{name} of {old.label}", lambda diff: _only(diff, _twins(before, old), {"attribute"}, name)
+    )
 
 
 def weight(before: Graph, after: Graph, rng: random.Random) -> Mutation | None:
@@ -171,7 +196,10 @@ def weight(before: Graph, after: Graph, rng: random.Random) -> Mutation | None:
     pairs = [
         (x, y)
         for x, y in zip(before.constants.values(), after.constants.values(), strict=True)
-        if x.users and x.const is not None and x.const.size and x.const.dtype not in (DType.STR, DType.BOOL)
+        if x.users
+        and x.const is not None
+        and x.const.size
+        and x.const.dtype not in (DType.STR, DType.BOOL)
         and not any(isinstance(use.user, Region) for use in x.uses)
     ]
     if not pairs:
@@ -183,7 +211,7 @@ def weight(before: Graph, after: Graph, rng: random.Random) -> Mutation | None:
     array.reshape(-1).view(np.uint8).reshape(array.size, -1)[at, 0] ^= 1
     value.const = Tensor.of(array, value.const.dtype)
 
-    users = {twin for user in _real_users(old) for twin in _twins(before, user)}
+    users = _twins(before, *_real_users(old))
     return Mutation(f"element {at} of %{old.name}", lambda diff: _only(diff, users, {"weight", "constant"}))
 
 
@@ -256,7 +284,11 @@ def _meanings(graph: Graph) -> dict[Value, object]:
             key = (node.op_type, repr(sorted(node.attrs.items())), repr(inputs))
             number = numbers.setdefault(key, len(numbers)) if not node.regions else -1 - len(of)
             for index, value in enumerate(node.outputs):
-                of[value] = of[node.body.outputs[index]] if node.is_fused and index < len(node.body.outputs) else (number, index)
+                of[value] = (
+                    of[node.body.outputs[index]]
+                    if node.is_fused and index < len(node.body.outputs)
+                    else (number, index)
+                )
 
     visit(graph.body, [])
     return of
@@ -272,7 +304,13 @@ def _set_input(node: Node, slot: int, value: Value) -> None:
 
 def added(before: Graph, after: Graph, rng: random.Random) -> Mutation | None:
     """A node on an edge."""
-    places = [(n, s) for n in after.walk() if not n.is_fused for s, v in enumerate(n.inputs) if v and not v.is_constant]
+    places = [
+        (n, s)
+        for n in after.walk()
+        if not n.is_fused
+        for s, v in enumerate(n.inputs)
+        if v and not v.is_constant
+    ]
     if not places:
         return None
     user, slot = rng.choice(places)
@@ -282,7 +320,9 @@ def added(before: Graph, after: Graph, rng: random.Random) -> Mutation | None:
     _set_input(user, slot, node.output)
     return Mutation(
         f"Softsign before input {slot} of {user.label}",
-        lambda diff: diff.added == (node,) and not (diff.removed or diff.changed or diff.moved or diff.signature),
+        lambda diff: (
+            diff.added == (node,) and not (diff.removed or diff.changed or diff.moved or diff.signature)
+        ),
     )
 
 
@@ -292,8 +332,12 @@ def removed(before: Graph, after: Graph, rng: random.Random) -> Mutation | None:
     def fits(node: Node) -> bool:
         value = node.input(0)
         return (
-            len(node.outputs) == 1 and not node.regions and value is not None and value.type == node.output.type
-            and not value.is_constant and not isinstance(value.type, UnknownType)
+            len(node.outputs) == 1
+            and not node.regions
+            and value is not None
+            and value.type == node.output.type
+            and not value.is_constant
+            and not isinstance(value.type, UnknownType)
         )
 
     found = _pick(before, after, rng, fits)
@@ -336,7 +380,12 @@ def moved(before: Graph, after: Graph, rng: random.Random) -> Mutation | None:
     build = Builder(after)
     inputs = list(dict.fromkeys(v for v in node.inputs if v is not None))
     fused = build.node(
-        FUSED_OP, inputs, [("out", v.type) for v in node.outputs], domain=FUSED_DOMAIN, region=node.parent, before=node
+        FUSED_OP,
+        inputs,
+        [("out", v.type) for v in node.outputs],
+        domain=FUSED_DOMAIN,
+        region=node.parent,
+        before=node,
     )
     body = build.region(fused, "body")
     inner = {value: build.input("in", value.type, body) for value in inputs}
