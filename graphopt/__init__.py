@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from graphopt import runtime
     from graphopt.api import compile, from_onnx_ir, load, optimize, save, to_onnx_ir
     from graphopt.backend.artifact import Artifact
+    from graphopt.diff import GraphDiff, diff
     from graphopt.errors import GraphoptError
     from graphopt.ir.graph import Graph
     from graphopt.ir.rewriter import Rewriter
@@ -35,6 +36,7 @@ _HOME = {
     "Context": "graphopt.pipeline",
     "Effect": "graphopt.pipeline",
     "Graph": "graphopt.ir.graph",
+    "GraphDiff": "graphopt.diff",
     "GraphoptError": "graphopt.errors",
     "Pass": "graphopt.pipeline",
     "PatternPass": "graphopt.pipeline",
@@ -42,6 +44,7 @@ _HOME = {
     "Rule": "graphopt.rewrite",
     "Target": "graphopt.targets",
     "compile": "graphopt.api",
+    "diff": "graphopt.diff",
     "from_onnx_ir": "graphopt.api",
     "load": "graphopt.api",
     "optimize": "graphopt.api",
@@ -56,6 +59,7 @@ __all__ = [
     "Context",
     "Effect",
     "Graph",
+    "GraphDiff",
     "GraphoptError",
     "Pass",
     "PatternPass",
@@ -64,6 +68,7 @@ __all__ = [
     "Target",
     "__version__",
     "compile",
+    "diff",
     "from_onnx_ir",
     "load",
     "optimize",

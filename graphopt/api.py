@@ -147,14 +147,14 @@ def compile(
     target: str | Target = "native",
     *,
     source: str | os.PathLike[str] | None = None,
-    winograd_error: float | None = None,
+    kernel_error: float | None = None,
 ) -> Artifact:
     """Compiles a graph for ``target``: ``"native"``, ``"x86-64-v3"``, ``"aarch64"``, ``"cuda:sm_80"``, ...
 
     Args:
         source: the file that the model was read from; the artifact's manifest gets its SHA-256.
-        winograd_error: what fast convolution (Winograd) may add to a convolution's error, relative to its
-            largest output; by default 5e-5, 0 turns it off.
+        kernel_error: what fast kernels (Winograd's transforms, floats in parts on AMX) may add to the error of
+            a convolution or product, relative to its largest output; by default 5e-5, 0 turns them off.
 
     Raises:
         ArgumentError: an argument is of the wrong type.
@@ -163,21 +163,19 @@ def compile(
         TargetError: unknown target.
         LinkError: no C toolchain.
     """
-    from graphopt.backend.compile import WINOGRAD_ERROR, compile_graph
+    from graphopt.backend.compile import KERNEL_ERROR, compile_graph
 
     require_graph(graph)
     resolved = _target(target)
     if resolved is None:
         raise ArgumentError("target must be a text such as 'native' or a Target, not None")
-    if winograd_error is not None and (
-        not isinstance(winograd_error, int | float) or not winograd_error >= 0
-    ):
-        raise ArgumentError(f"winograd_error must be a number from 0 up, not {winograd_error!r}")
+    if kernel_error is not None and (not isinstance(kernel_error, int | float) or not kernel_error >= 0):
+        raise ArgumentError(f"kernel_error must be a number from 0 up, not {kernel_error!r}")
     return compile_graph(
         graph,
         resolved,
         source_sha256="" if source is None else file_sha256(Path(source)),
-        winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error,
+        kernel_error=KERNEL_ERROR if kernel_error is None else kernel_error,
     )
 
 

@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "rewrite": {"errors", "ir"},
     "targets": {"errors"},
     "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets"},
+    "diff": {"errors", "ir", "ops"},
     "runtime": {"errors", "ir", "targets"},
     "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime", "targets"},
@@ -34,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "diff", "api",
     },
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
-    "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
+    "graphopt": {"errors", "ir", "diff", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
     "cli": {
         "errors", "ir", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench", "profile",
         "api", "graphopt",

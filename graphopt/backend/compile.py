@@ -13,8 +13,8 @@ from graphopt.ir.types import TensorType
 from graphopt.runtime.manifest import TensorSpec
 from graphopt.targets import Target
 
-WINOGRAD_ERROR = 5e-5
-"""What Winograd's transforms may add to a convolution's relative error by default: F(4x4, 3x3) adds 2e-5."""
+KERNEL_ERROR = 5e-5
+"""What fast kernels may add to a relative error by default: F(4x4, 3x3) and two parts on AMX add 2e-5."""
 
 
 def compile_graph(
@@ -22,7 +22,7 @@ def compile_graph(
     target: Target,
     *,
     source_sha256: str = "",
-    winograd_error: float = WINOGRAD_ERROR,
+    kernel_error: float = KERNEL_ERROR,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Machine code for a graph.
@@ -30,8 +30,8 @@ def compile_graph(
     Args:
         graph: regions made by ``fuse-regions`` become one kernel each, every other node one of its own.
         source_sha256: digest of the source model's file, for the manifest.
-        winograd_error: bound of what Winograd's transforms may add to a convolution's error, relative to its
-            largest output; 0 for direct convolution only.
+        kernel_error: bound of what Winograd's transforms, or floats in parts on AMX, may add to the error of a
+            convolution or product, relative to its largest output; 0 for neither.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -43,7 +43,7 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target, winograd_error)
+    assembled = assemble(graph, target, kernel_error)
     built = build(
         assembled.module,
         target,

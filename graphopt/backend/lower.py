@@ -54,12 +54,12 @@ class Lowered:
 
 
 def lower_region(
-    region: KernelRegion, target: Target, outputs: tuple[int, ...], winograd_error: float
+    region: KernelRegion, target: Target, outputs: tuple[int, ...], kernel_error: float
 ) -> Lowered:
     """The kernel that computes these outputs of a region.
 
     Args:
-        winograd_error: bound of what Winograd's transforms may add to the relative error of a convolution.
+        kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
 
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.
@@ -79,7 +79,7 @@ def lower_region(
     flat_results = [arguments.view(buffer, value) for buffer, value in zip(results, values, strict=True)]
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(region.name)
-        work = Work(context, arguments, target, winograd_error=winograd_error)
+        work = Work(context, arguments, target, kernel_error=kernel_error)
         emit_region(work, dict(zip(values, flat_results, strict=True)))
     lowered = _finish(region, context, arguments, results, builder.get().body, outputs)
     return replace(lowered, name="_".join([region.name, *work.methods]))

@@ -40,8 +40,9 @@ if TYPE_CHECKING:
     "than once for code for several, of which a machine runs the best that it can.",
 )  # fmt: skip
 @click.option(
-    "--winograd-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
-    help="What fast convolution (Winograd) may add to a convolution's error, relative to its largest output; 0: off.",
+    "--kernel-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
+    help="What fast kernels (Winograd, floats in parts on AMX) may add to the error of a convolution or product, "
+    "relative to its largest output; 0: none of them.",
 )  # fmt: skip
 @pipeline_options
 @json_option
@@ -51,7 +52,7 @@ def command(
     dims: Mapping[str, int],
     input_shapes: Mapping[str, tuple[int | str, ...]],
     targets: tuple[str, ...],
-    winograd_error: float | None,
+    kernel_error: float | None,
     pipeline: str,
     verify: Verify,
     data: Path | None,
@@ -60,7 +61,7 @@ def command(
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
     from graphopt.api import file_sha256
-    from graphopt.backend.compile import WINOGRAD_ERROR, compile_graph
+    from graphopt.backend.compile import KERNEL_ERROR, compile_graph
     from graphopt.ir.builder import copy_graph
     from graphopt.pipeline import Context, Pipeline
     from graphopt.targets import Target
@@ -81,7 +82,7 @@ def command(
                 graph,
                 target,
                 source_sha256=source,
-                winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error,
+                kernel_error=KERNEL_ERROR if kernel_error is None else kernel_error,
                 progress=step,
             )
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)

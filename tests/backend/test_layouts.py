@@ -156,7 +156,7 @@ def test_fast_convolution_is_bounded_by_its_error() -> None:
     nodes = [N("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
     inputs = {"x": numbers(0, 1, 64, 56, 56)}
     graph = go.optimize(program(nodes, inputs, {"w": numbers(1, 64, 64, 3, 3)}), "O2", target=NATIVE)
-    fast, direct = go.compile(graph), go.compile(graph, winograd_error=0)
+    fast, direct = go.compile(graph), go.compile(graph, kernel_error=0)
     assert any("winograd" in kernel for kernel in fast.variants[0].kernels)
     assert not any("winograd" in kernel for kernel in direct.variants[0].kernels)
     (expected,) = expected_of(graph, inputs)

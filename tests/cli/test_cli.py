@@ -566,8 +566,8 @@ def test_one_artifact_for_two_levels_runs_the_higher(folder: Path, tmp_path: Pat
 
 
 def test_the_help_of_compile_names_the_default_that_holds() -> None:
-    from graphopt.backend.compile import WINOGRAD_ERROR
+    from graphopt.backend.compile import KERNEL_ERROR
 
     text = " ".join(graphopt("compile", "--help").stdout.split())
     (stated,) = re.findall(r"default: \(?([\d.]+e-\d+)", text)
-    assert float(stated) == WINOGRAD_ERROR
+    assert float(stated) == KERNEL_ERROR

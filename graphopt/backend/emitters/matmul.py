@@ -24,6 +24,8 @@ from graphopt.backend.emitters.convolve import (
 )
 from graphopt.backend.emitters.registry import Sink, Work, emitter
 from graphopt.backend.emitters.rows import View
+from graphopt.backend.kernels.amx import gemm as amx
+from graphopt.backend.kernels.amx.parts import choose_parts
 from graphopt.backend.kernels.emit import i64, static
 from graphopt.backend.kernels.gemm import GemmSpec, emit_gemm, pack_gemm_weights, packed_gemm_shape
 from graphopt.backend.kernels.int8 import (
@@ -267,6 +269,8 @@ def _narrow(work: Work, node: Node, sink: Sink, shape: Matrices, source: Value) 
     """A constant matrix of 8-bit integers times floats, by integers where the target has the instruction."""
     target = work.target
     spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
+    if _on_tiles(work, node, sink, shape, source, lambda data: data, narrow_weights=True):
+        return
     even = is_even(work.context.region.constants[source].numpy())
     work.context.consulted["even", source] = even
     if not even or not is_narrow(spec, target):
@@ -289,6 +293,8 @@ def _packed(
 ) -> None:
     """One constant matrix: all rows of all batches go through it as one tall matrix."""
     b, target = weights_of or operand(node, 1), work.target
+    if _on_tiles(work, node, sink, shape, b, orient):
+        return
     spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
 
     def pack(data: Array) -> Array:
@@ -298,6 +304,33 @@ def _packed(
     dtype = "float32" if spec.dtype == "float16" else spec.dtype
     weights = work.arguments.pack(b, Packed(packed_gemm_shape(spec, target), dtype, pack, form))
     emit_gemm(spec, target, read, weights, lambda value, at: sink(value, out_at(*at)))
+
+
+def _on_tiles(
+    work: Work,
+    node: Node,
+    sink: Sink,
+    shape: Matrices,
+    weights: Value,
+    orient: Callable[[Array], Array],
+    *,
+    narrow_weights: bool = False,
+) -> bool:
+    """One constant matrix on AMX, where that is faster and exact enough; False where not."""
+    parts = choose_parts(work.kernel_error, narrow_weights=narrow_weights)
+    spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
+    if parts is None or not amx.applies(spec, work.target) or not amx.is_faster(spec, parts):
+        return False
+    work.methods.append(parts.name)
+    packed_shape = amx.gemm_product(spec, parts).weight_shape
+
+    def pack(data: Array) -> Array:
+        return amx.pack_weights(spec, parts, orient(data.reshape(data.shape[-2:])))
+
+    form = ("amx", packed_shape, bool(node.attrs.get("transB", 0)))
+    buffer = work.arguments.pack(weights, Packed(packed_shape, "int32", pack, form))
+    amx.emit_gemm(spec, work.target, parts, read, buffer, lambda value, at: sink(value, out_at(*at)))
+    return True
 
 
 def _unflattened(row: Expr, extents: list[Expr]) -> list[Expr]:

@@ -44,8 +44,8 @@ class Work:
     target: Target
     stages: Stages | None = None
     """Where tensor expressions are made instead of loops."""
-    winograd_error: float = 0.0
-    """Bound of what Winograd's transforms may add to a convolution's relative error."""
+    kernel_error: float = 0.0
+    """Bound of what fast kernels may add to the relative error of a convolution or product."""
     methods: list[str] = field(default_factory=list)
     """Names of the special methods that were chosen, for the kernel's name."""
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from graphopt.backend.kernels.blocked.cost import FAR_BYTES, UNHIDDEN, direct_cycles, together, typical
 from graphopt.backend.kernels.blocked.layout import block_lanes
 from graphopt.backend.kernels.blocked.winograd_transforms import (
     MOST_PRODUCTS,
@@ -81,15 +82,8 @@ class Winograd:
 _ROUNDINGS = 32.0
 # Tiles that are worth trying.
 _TILES = (2, 3, 4, 5, 6)
-# Pixels of an image whose sizes are not all known.
-_TYPICAL_AREA = 1024
-# Bytes per cycle that one core draws from its L2 cache and from beyond.
+# Bytes per cycle that one core draws from its L2 cache.
 _NEAR_BYTES = 32.0
-_FAR_BYTES = 4.5
-# Share of a direct convolution's multiply-adds in its cycles.
-_DIRECT_SHARE = 0.9
-# Of two things that go on at once, the share of the shorter one that is not hidden.
-_UNHIDDEN = 0.25
 # Fewer blocks of tiles than this cannot keep several threads busy.
 _FEW_BLOCKS = 4
 # Weight of the time that one of two threads waits for the other.
@@ -143,38 +137,10 @@ def winograd_choice(spec: ConvSpec, machine: Machine, max_error: float | None = 
     return best if winograd_cycles(spec, best, machine) < direct_cycles(spec, machine) else None
 
 
-def _typical(spec: ConvSpec) -> ConvSpec:
-    """`spec` with numbers for its symbolic sizes: one image, its sides of one length."""
-    known = [size for size in map(static, spec.spatial) if isinstance(size, int)]
-    unknown = len(spec.spatial) - len(known)
-    side = max(8, round((_TYPICAL_AREA / math.prod(known)) ** (1 / unknown))) if unknown else 0
-    batch = static(spec.batch)
-    spatial = tuple(size if isinstance(size, int) else side for size in map(static, spec.spatial))
-    return replace(spec, batch=batch if isinstance(batch, int) else 1, spatial=spatial)
-
-
 def _tiles(spec: ConvSpec, choice: Winograd) -> int:
-    typical = _typical(spec)
-    tiles: int = product((typical.batch, *tile_counts(typical, choice)))
+    sized = typical(spec)
+    tiles: int = product((sized.batch, *tile_counts(sized, choice)))
     return tiles
-
-
-def _together(first: float, second: float) -> float:
-    """Cycles of two things that go on at once."""
-    return max(first, second) + _UNHIDDEN * min(first, second)
-
-
-def direct_cycles(spec: ConvSpec, machine: Machine) -> float:
-    """Modelled cycles of direct convolution, which skips taps outside the image."""
-    lanes = block_lanes(machine)
-    typical = _typical(spec)
-    positions = float(typical.batch)
-    for axis in typical.axes:
-        ends = [min(axis.out, axis.size + axis.pad - tap) for tap in range(axis.kernel)]
-        positions *= sum(max(0, end - max(0, axis.pad - tap)) for tap, end in enumerate(ends))
-    blocks = ceil_div(spec.out_channels, lanes)
-    compute = positions * spec.in_channels * blocks / 2 / _DIRECT_SHARE
-    return _together(compute, 4.0 * spec.taps * spec.in_channels * blocks * lanes / _FAR_BYTES)
 
 
 def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float:
@@ -191,7 +157,7 @@ def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float
 def _stage_cycles(steps: Program, repeats: int) -> float:
     """`repeats` times a transform of vectors that are loaded and stored: the ports work at once."""
     arithmetic, loads, stores = steps.operations / 2, steps.inputs / 2, float(len(steps.outputs))
-    return repeats * (max(arithmetic, loads, stores) + _UNHIDDEN * (arithmetic + loads + stores))
+    return repeats * (max(arithmetic, loads, stores) + UNHIDDEN * (arithmetic + loads + stores))
 
 
 def data_cycles(choice: Winograd) -> float:
@@ -309,9 +275,9 @@ def _product_cycles(problem: _Problem, plan: Plan) -> float:
         near += plane * blocks * (panels - 1)
     scratch = problem.products * (plane + sums)
     weights = problem.products * panels * panel
-    speed = _NEAR_BYTES if scratch <= _USABLE * problem.l2_bytes else _FAR_BYTES
-    weight_speed = _NEAR_BYTES if scratch + weights <= _USABLE * problem.l2_bytes else _FAR_BYTES
+    speed = _NEAR_BYTES if scratch <= _USABLE * problem.l2_bytes else FAR_BYTES
+    weight_speed = _NEAR_BYTES if scratch + weights <= _USABLE * problem.l2_bytes else FAR_BYTES
     near_cycles = problem.products * near / _NEAR_BYTES + 2 * scratch * blocks / speed
     # In a network, other layers have put the weights out of the caches.
-    far_cycles = weights / _FAR_BYTES + weights * (blocks - 1) / weight_speed
-    return _together(_together(compute, near_cycles), far_cycles)
+    far_cycles = weights / FAR_BYTES + weights * (blocks - 1) / weight_speed
+    return together(together(compute, near_cycles), far_cycles)
