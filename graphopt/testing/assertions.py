@@ -27,14 +27,14 @@ def assert_graphs_equal(
     expected: GraphLike,
     *,
     weights: Literal["exact", "shape"] | float = "exact",
-    names: bool = False,
+    names: bool = True,
 ) -> None:
     """Asserts that two graphs compute the same by the same nodes, in whatever order.
 
     Args:
         weights: how constants compare: by every bit, by type only, or floats within a distance relative
             to the largest.
-        names: whether names of nodes and values count too. Those of inputs and outputs always do.
+        names: whether names of the graphs' inputs and outputs count; those in between never do.
 
     Raises:
         AssertionError: shows what differs, and nothing else.

@@ -48,7 +48,7 @@ class GoldenGraph:
         path: str | Path | None = None,
         *,
         weights: Any = "exact",
-        names: bool = False,
+        names: bool = True,
     ) -> None:
         """Asserts that ``graph`` equals the one in a file.
 

@@ -238,7 +238,17 @@ def _returns_to_grid(match: Match) -> Refusal | None:
         return refuse("{} goes to another grid", match.root)
     if match["q"].tensor.dtype is not match.root.output.tensor.dtype:
         return refuse("{} goes to another type", match.root)
+    scale = match["s"].const
+    if scale is not None and not _keeps_integers(scale.numpy()):
+        return refuse("integers times the scale of {} are not finite", match.root)
     return None
+
+
+def _keeps_integers(scale: Array) -> bool:
+    """Whether every 8-bit integer, shifted by a zero point, times ``scale`` is a finite number other than 0."""
+    with np.errstate(all="ignore"):
+        widest = scale * scale.dtype.type(255)
+    return bool(((scale > 0) & np.isfinite(widest)).all())
 
 
 def _is_rectified(match: Match) -> Refusal | None:
@@ -285,6 +295,7 @@ RULES = (
         op("QuantizeLinear", _d, var("s2"), opt(var("z2"))),
         lambda _, m: m["q"],
         _returns_to_grid,
+        (Assumes.NO_INF,),
     ),
     Rule("rectify-nothing", op("Relu", _d), lambda _, m: m.node("d").output, _is_rectified),
 )

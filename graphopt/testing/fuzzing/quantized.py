@@ -10,7 +10,7 @@ from graphopt.ir.graph import Value
 from graphopt.ir.types import DType
 from graphopt.testing.fuzzing.sketch import Sketch, shape_of
 
-_SCALES = (0.05, 0.1, 0.02)
+_SCALES = (0.05, 0.1, 0.02, 0.05, 1e-40, 2e38)
 
 
 def _grid(s: Sketch) -> list[Value]:
