@@ -43,6 +43,11 @@ def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
             click.echo()
             rows = [[o["name"], o["type"], o["default"], o["help"]] for o in entry["options"]]
             print_table("", ["option", "type", "default", "meaning"], rows)
+        click.echo(f"\nassumes of floats: {', '.join(entry['assumes']) or 'nothing'}")
+        if entry["rules"]:
+            click.echo()
+            rows = [[rule["name"], ", ".join(rule["assumes"]) or "nothing"] for rule in entry["rules"]]
+            print_table("", ["rule", "assumes of floats"], rows)
         return
     entries = [describe(pass_type) for pass_type in passes().values()]
     texts = {entry.name: entry.text for entry in pipelines().values()}
@@ -58,9 +63,12 @@ def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
 
 def describe(pass_type: type[Pass]) -> dict[str, Any]:
     """What ``graphopt passes --json`` prints of a pass."""
+    from graphopt.pipeline import PatternPass
     from graphopt.pipeline.options import format_value, options_of
 
     text = inspect.getdoc(pass_type) or ""
+    pass_ = pass_type()
+    rules = pass_.checked_rules() if isinstance(pass_, PatternPass) else ()
     options = [
         {
             "name": o.name,
@@ -79,4 +87,6 @@ def describe(pass_type: type[Pass]) -> dict[str, Any]:
         "summary": text.partition("\n")[0],
         "help": text,
         "options": options,
+        "assumes": [each.value for each in pass_.assumed()],
+        "rules": [{"name": rule.name, "assumes": [each.value for each in rule.assumes]} for rule in rules],
     }

@@ -97,11 +97,19 @@ class PatternPass(Pass):
     def assumed(self, rules: Iterable[str] | None = None) -> tuple[Assumes, ...]:
         """What the rules of these names, or all, take for granted of floats, in the order of :class:`Assumes`."""
         applied = None if rules is None else set(rules)
-        found = {a for rule in self.rules() if applied is None or rule.name in applied for a in rule.assumes}
+        found = {a for rule in self.checked_rules() if applied is None or rule.name in applied for a in rule.assumes}
         return tuple(each for each in Assumes if each in found or each in self.assumes)
 
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Applies the rules until none matches."""
+        apply_rules(rewriter, self.checked_rules(), context.stats)
+
+    def checked_rules(self) -> Sequence[Rule]:
+        """The rules.
+
+        Raises:
+            PassError: what :meth:`rules` returned are none.
+        """
         rules: object = self.rules()
         if not isinstance(rules, list | tuple) or not all(isinstance(rule, Rule) for rule in rules):
             code = type(self).rules.__code__
@@ -109,7 +117,7 @@ class PatternPass(Pass):
                 f"rules() returned {_described(rules)}, not a list of rules ({code.co_filename}:{code.co_firstlineno})",
                 hint="return [Rule(...), ...]",
             )
-        apply_rules(rewriter, rules, context.stats)
+        return rules
 
 
 def _described(rules: object) -> str:

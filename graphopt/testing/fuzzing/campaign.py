@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphopt.ir.graph import Graph
+from graphopt.ir.printer import print_graph
 from graphopt.testing.fuzzing.check import COMPILED, Case, Examination, Finding, Tally
 from graphopt.testing.fuzzing.choices import Recorder, Replay, shrink
 from graphopt.testing.fuzzing.graphs import make_graph
@@ -91,12 +92,15 @@ def _smallest(found: Finding, drawn: list[int], remake: Callable[[Sequence[int]]
     if found.case.text == COMPILED:
         return found  # Shrinking would compile hundreds of graphs.
     smallest = found
+    seen: set[str] = set()
 
     def fails(candidate: Sequence[int]) -> bool:
         nonlocal smallest
         graph = remake(candidate)
-        if _size(graph) > _size(smallest.graph):
+        text = print_graph(graph)
+        if _size(graph) > _size(smallest.graph) or text in seen:
             return False
+        seen.add(text)
         again = Examination(graph, found.seed).check(found.case)
         if again is None or again.kind != found.kind:
             return False

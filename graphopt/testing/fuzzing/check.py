@@ -286,10 +286,7 @@ def _run(graph: Graph, text: str, target: str, watch: Instrument) -> None:
     quiet = logging.getLogger("graphopt.testing.quiet")
     quiet.disabled = True
     context = Context(target=Target.parse(target) if target else None, logger=quiet)
-    _parsed(text).run(graph, context=context, instruments=[watch])
-
-
-_parsed = functools.lru_cache(Pipeline.parse)
+    Pipeline.parse(text).run(graph, context=context, instruments=[watch])
 
 
 def _beyond(old: Any, new: Any, runs: list[Any], slack: float) -> str:

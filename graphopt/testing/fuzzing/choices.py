@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 Draw = Callable[[int, int], int]
 """(low, high) -> an integer between them, both included."""
 
-_MOST_ATTEMPTS = 600
+_MOST_ATTEMPTS = 400
 
 
 class Recorder:
@@ -48,11 +48,15 @@ def shrink(drawn: Sequence[int], fails: Callable[[Sequence[int]], bool]) -> list
     """
     best = list(drawn)
     left = _MOST_ATTEMPTS
+    seen: set[tuple[int, ...]] = set()
 
     def accept(candidate: list[int]) -> bool:
         nonlocal best, left
-        if left <= 0 or candidate == best:
+        while candidate and not candidate[-1]:
+            candidate = candidate[:-1]  # What is missing at the end is read as zeros.
+        if left <= 0 or tuple(candidate) in seen:
             return False
+        seen.add(tuple(candidate))
         left -= 1
         if fails(candidate):
             best = candidate

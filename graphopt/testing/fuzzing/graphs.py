@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 _FLOATS = (DType.F32, DType.F32, DType.F32, DType.F32, DType.F32, DType.F32, DType.F64, DType.F16)
+_STEPS = 12
 _OTHERS = 60
 """Percent of steps that come from the motifs that a caller gave."""
 
@@ -67,12 +68,13 @@ def make_graph(
 ) -> Graph:
     """The graph that follows from the numbers of ``draw``; see :func:`random_graphs`."""
     s = Sketch(draw)
-    count = s.number(1, max_steps)
     s.float = s.choice(_FLOATS)
     s.wild = s.chance(17) if wild is None else wild
-    for _ in range(count):
+    for _ in range(max_steps):
         own = bool(motifs) and s.chance(_OTHERS)
         s.choice(motifs if own else MOTIFS)(s)
+        if s.number(0, _STEPS) == 0:  # Not counted beforehand, so that leaving out a step is one edit.
+            break
     return s.done(*_outputs(s))
 
 
