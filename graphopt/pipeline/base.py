@@ -97,7 +97,12 @@ class PatternPass(Pass):
     def assumed(self, rules: Iterable[str] | None = None) -> tuple[Assumes, ...]:
         """What the rules of these names, or all, take for granted of floats, in the order of :class:`Assumes`."""
         applied = None if rules is None else set(rules)
-        found = {a for rule in self.checked_rules() if applied is None or rule.name in applied for a in rule.assumes}
+        found = {
+            a
+            for rule in self.checked_rules()
+            if applied is None or rule.name in applied
+            for a in rule.assumes
+        }
         return tuple(each for each in Assumes if each in found or each in self.assumes)
 
     def run(self, rewriter: Rewriter, context: Context) -> None:

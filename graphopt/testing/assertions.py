@@ -89,7 +89,11 @@ def _samples(graph: Graph, inputs: Any, *, wild: bool) -> list[Mapping[str, Any]
         return list(inputs)
     from graphopt.testing.fuzzing.values import sample_inputs
 
-    return [sample_inputs(graph, 0), sample_inputs(graph, 1), *([sample_inputs(graph, 2, wild=True)] if wild else [])]
+    return [
+        sample_inputs(graph, 0),
+        sample_inputs(graph, 1),
+        *([sample_inputs(graph, 2, wild=True)] if wild else []),
+    ]
 
 
 def _apart(old: Any, new: Any, tolerance: float) -> str:
@@ -141,7 +145,10 @@ def rewrite_and_compare(
     pipeline = passes if isinstance(passes, Pipeline) else Pipeline((passes,))
     counts = _Counts()
     report = pipeline.run(copy, instruments=[counts.instrument()])
-    for what, wanted, found in (("inserted", inserted, counts.inserted), ("removed", removed, counts.removed)):
+    for what, wanted, found in (
+        ("inserted", inserted, counts.inserted),
+        ("removed", removed, counts.removed),
+    ):
         _assert_count(what, wanted, found, report)
     if replaced is not None and replaced != counts.replaced:
         raise AssertionError(f"{counts.replaced} values replaced, not {replaced}{_told(report)}")
@@ -153,7 +160,9 @@ def rewrite_and_compare(
     return copy
 
 
-def _assert_count(what: str, wanted: int | Mapping[str, int] | None, found: Counter[str], report: Report) -> None:
+def _assert_count(
+    what: str, wanted: int | Mapping[str, int] | None, found: Counter[str], report: Report
+) -> None:
     if wanted is None:
         return
     given: Any = found.total() if isinstance(wanted, int) else dict(sorted(found.items()))
@@ -169,7 +178,9 @@ def _told(report: Report) -> str:
         for name, count in row.rules.rules.items():
             reasons = "; ".join(str(first) for _, first in count.refusals.values())
             if count.hits or reasons:
-                lines.append(f"  {name}: applied {count.hits} times" + (f", refused: {reasons}" if reasons else ""))
+                lines.append(
+                    f"  {name}: applied {count.hits} times" + (f", refused: {reasons}" if reasons else "")
+                )
     return "\n".join(lines)
 
 

@@ -17,9 +17,9 @@ from graphopt.ir.types import Type, UnknownType, tensor
 class Draft:
     """Builds a graph::
 
-        m = Draft()
-        x = m.input("x", sym("n"), 3)
-        graph = m.done(m("Relu", x))
+    m = Draft()
+    x = m.input("x", sym("n"), 3)
+    graph = m.done(m("Relu", x))
     """
 
     def __init__(self, name: str = "test") -> None:
@@ -92,5 +92,3 @@ class Draft:
         self.builder.outputs(outputs)
         self.graph.output_names = [f"out{i}" for i in range(len(self.graph.outputs))]
         return self.graph
-
-

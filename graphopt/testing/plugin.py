@@ -20,7 +20,9 @@ MARKER = "graphopt_verify"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds ``--update-golden``."""
     parser.getgroup("graphopt").addoption(
-        "--update-golden", action="store_true", help="write golden graphs anew where they differ; review the diff"
+        "--update-golden",
+        action="store_true",
+        help="write golden graphs anew where they differ; review the diff",
     )
 
 
@@ -101,7 +103,9 @@ class GoldenGraph:
 def _lines_differ(text: str, expected: str) -> str:
     import difflib
 
-    lines = difflib.unified_diff(expected.splitlines(), text.splitlines(), "expected", "actual", lineterm="", n=1)
+    lines = difflib.unified_diff(
+        expected.splitlines(), text.splitlines(), "expected", "actual", lineterm="", n=1
+    )
     return "\n".join(lines)
 
 

@@ -91,13 +91,13 @@ class QuantizeStatic(Pass):
 
     def _quantize_layer(self, rewriter: Rewriter, layer: Layer, grid: Grid) -> None:
         node, weight = layer.node, layer.weight
-        bias = layer.bias.const if layer.bias is not None else None
+        data = layer.bias.const if layer.bias is not None else None
         assert weight.const is not None
         try:
             integers, scale = quantize_weight(weight.const.numpy(), layer.axis, self.per_channel)
             # The product is rounded to f32 once: its value is what bias and accumulator share.
             step = np.asarray(grid.scale * scale, np.float32)
-            terms = None if bias is None else quantize_bias(bias.numpy().reshape(-1), step)
+            terms = None if data is None else quantize_bias(data.numpy().reshape(-1), step)
         except ValueError as error:
             raise PassError(
                 f"{node.label}, %{weight.name}: {error}", hint="exclude this layer from quantization"

@@ -33,9 +33,7 @@ PIPELINES = ("O1", "O2")
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("name", MODELS)
-def test_graph_is_the_expected_one(
-    name: str, pipeline: str, root: Path, golden_graph: GoldenGraph
-) -> None:
+def test_graph_is_the_expected_one(name: str, pipeline: str, root: Path, golden_graph: GoldenGraph) -> None:
     source = go.load(golden_models.path(name))
     before = print_graph(source)
     text = golden_text(go.optimize(source, pipeline), source)

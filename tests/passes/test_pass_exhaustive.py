@@ -78,7 +78,9 @@ def test_all_transpositions_of_sizes_of_one() -> None:
             fired += graph.nodes[0].op == "Reshape" if graph.nodes else 0
             for size in (0, 1, 3):
                 data = _numbered(*(evaluate(dim, {"n": size}) for dim in shape))
-                np.testing.assert_array_equal(_run(graph, {"x": data})[0], data.transpose(perm), f"{shape} {perm}")
+                np.testing.assert_array_equal(
+                    _run(graph, {"x": data})[0], data.transpose(perm), f"{shape} {perm}"
+                )
     assert fired > 30
 
 
@@ -172,7 +174,9 @@ def test_all_casts_by_way_of_a_third_type() -> None:
         [d for d in CASTABLE if d.bits <= 16], CASTABLE, CASTABLE
     ):
         m = Model()
-        graph = m.done(m("Cast", m("Cast", m.input("x", 2, dtype=source.text), to=middle.value), to=target.value))
+        graph = m.done(
+            m("Cast", m("Cast", m.input("x", 2, dtype=source.text), to=middle.value), to=target.value)
+        )
         apply(graph, "simplify-identities,eliminate-dead-code")
         if sum(node.op == "Cast" for node in graph.nodes) > 1:
             continue
@@ -183,7 +187,9 @@ def test_all_casts_by_way_of_a_third_type() -> None:
                 # What becomes of a float out of range is left open.
                 limits = np.iinfo(target.numpy)
                 wide = values.astype(np.float64)
-                values = values[np.isfinite(wide) & (wide > float(limits.min) - 1) & (wide < float(limits.max))]
+                values = values[
+                    np.isfinite(wide) & (wide > float(limits.min) - 1) & (wide < float(limits.max))
+                ]
             through = values.astype(middle.numpy).astype(target.numpy)
             direct = values.astype(target.numpy)
             both_nan = np.isnan(through.astype(np.float64)) & np.isnan(direct.astype(np.float64))
@@ -199,7 +205,9 @@ def test_rounding_to_the_grid_again_keeps_every_integer(dtype: type) -> None:
     limits = np.iinfo(dtype)
     q = np.arange(limits.min, limits.max + 1, dtype=np.int64)
     z = q[:, None]
-    scales = np.float32([1e-45, 1e-42, 1.2e-38, 1e-20, 1 / 3, 0.1, 0.007843138, 1, 1.0000001, 3, 255, 1e20, 1.3e36])
+    scales = np.float32(
+        [1e-45, 1e-42, 1.2e-38, 1e-20, 1 / 3, 0.1, 0.007843138, 1, 1.0000001, 3, 255, 1e20, 1.3e36]
+    )
     for s in (*scales, *np.random.default_rng(0).random(40, np.float32)):
         widened = (q - z).astype(np.float32) * s
         again = np.clip(np.rint(widened / s) + z, limits.min, limits.max)

@@ -84,13 +84,6 @@ def _difference(rewriter: go.Rewriter, match: Match) -> Value:
     return rewriter.create("Sub", [match["x"], match["x"]]).output
 
 
-def _power(rewriter: go.Rewriter, match: Match) -> Value:
-    """A power for a root: 0 of -0, and infinity of -infinity."""
-    dtype = match["x"].tensor.dtype
-    assert dtype is not None
-    return rewriter.create("Pow", [match["x"], rewriter.constant(np.array(0.5, dtype.numpy))]).output
-
-
 def _affine(rewriter: go.Rewriter, match: Match) -> Value:
     """Normalization with twice the epsilon."""
     node, shape = match.root, match["x"].tensor.shape
@@ -128,8 +121,10 @@ ROUNDED = (Assumes.REASSOCIATION,)
 FAULTS = {
     "swapped": (Rule("swapped", op("Sub", X, var("y")), _swapped), "differs"),
     "difference": (Rule("difference", op("Mul", X, const(value=0)), _difference, keeps_type), "differs"),
-    "power": (Rule("power", op("Sqrt", X), _power), "differs"),
-    "epsilon": (Rule("epsilon", op("BatchNormalization", X, *_statistics), _affine, None, ROUNDED), "differs"),
+    "epsilon": (
+        Rule("epsilon", op("BatchNormalization", X, *_statistics), _affine, None, ROUNDED),
+        "differs",
+    ),
     "baked": (Rule("baked", op("Relu", X), _baked, is_dynamic), "does not run"),
     "raising": (Rule("raising", op("Tanh", X), _raising), "fails"),
 }

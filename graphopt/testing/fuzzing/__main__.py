@@ -49,10 +49,7 @@ def main(
     for plugin in plugins:
         load_plugin(plugin)
     found = cases() if not texts else [Case(text, prepare, target, prepare_target) for text in texts]
-    if model is not None:
-        findings = _again(model, seed, found)
-    else:
-        findings = _campaign(found, examples, seed, compiled)
+    findings = _again(model, seed, found) if model is not None else _campaign(found, examples, seed, compiled)
     for number, finding in enumerate(findings):
         _show(finding, number, out if model is None else None)
     sys.exit(1 if findings else 0)

@@ -22,9 +22,16 @@ from graphopt.pipeline import Context, Effect, Pipeline
 from graphopt.pipeline.instruments import Instrument, PassRun
 from graphopt.rewrite import Assumes
 from graphopt.testing.fuzzing.compare import beyond, differs, types_differ
-from graphopt.testing.fuzzing.noise import JUMPS, SIGNED_ZERO_JUMPS, affected, allowed, behind, runs_of, scattered
+from graphopt.testing.fuzzing.noise import (
+    JUMPS,
+    SIGNED_ZERO_JUMPS,
+    affected,
+    allowed,
+    behind,
+    runs_of,
+    scattered,
+)
 from graphopt.testing.fuzzing.values import sample_inputs
-
 
 COMPILED = "compile"
 """The case of a graph that is optimized by O2, compiled for this machine, and run."""
@@ -149,7 +156,11 @@ class Examination:
         try:
             _run(copy, case.text, case.target, watch)
         except PassError as error:
-            if error.hint is not None and "fault of the pass" not in error.hint and "rule" not in error.message:
+            if (
+                error.hint is not None
+                and "fault of the pass" not in error.hint
+                and "rule" not in error.message
+            ):
                 self.tally.compared["refused by the pass"] += 1
                 return None
             return found("fails", str(error), tuple(watch.rules))
@@ -165,7 +176,12 @@ class Examination:
             return found("does not run", str(error), rules)
         changed = [nodes[node] for node in watch.touched if node in nodes]
         wrong = self._compare(baseline, after, watch, changed)
-        if wrong and baseline.engine == "ort" and QUIRKS & set(rules) and self._reference_agrees(baseline, copy, watch, changed):
+        if (
+            wrong
+            and baseline.engine == "ort"
+            and QUIRKS & set(rules)
+            and self._reference_agrees(baseline, copy, watch, changed)
+        ):
             self.tally.compared["the engine differs, not the pass"] += 1
             return None
         return found("differs", wrong, rules) if wrong else None
@@ -226,10 +242,7 @@ class Examination:
         if watch.lossy:
             self.tally.compared["types only"] += 1
             return types_differ(baseline.outputs[0], after[0])
-        if baseline.engine == "ort":
-            rounds = _is_narrow(baseline.graph)
-        else:
-            rounds = bool(_FOLDED & set(watch.rules))
+        rounds = _is_narrow(baseline.graph) if baseline.engine == "ort" else bool(_FOLDED & set(watch.rules))
         if rounds or Assumes.REASSOCIATION in watch.assumes:
             slack = _ROUNDED_SLACK if Assumes.ROUNDED_CONSTANTS in watch.assumes else 1.0
             return self._compare_roundings(baseline, after[0], changed, slack=slack)
@@ -246,7 +259,9 @@ class Examination:
                     return f'output "{name}": {wrong}'
         return ""
 
-    def _reference_agrees(self, baseline: _Baseline, graph: Graph, watch: _Watch, changed: list[Node]) -> bool:
+    def _reference_agrees(
+        self, baseline: _Baseline, graph: Graph, watch: _Watch, changed: list[Node]
+    ) -> bool:
         try:
             before, after = (_outputs(g, "reference", self.samples[:1]) for g in (baseline.graph, graph))
         except GraphoptError:
@@ -311,7 +326,9 @@ def _outputs(graph: Graph, engine: str, samples: Sequence[Mapping[str, Any]]) ->
         return [session.run(sample) for sample in samples]
 
 
-def assert_keeps_meaning(passes: str, graph: Graph, seed: int = 0, *, prepare: str = "", target: str = "") -> None:
+def assert_keeps_meaning(
+    passes: str, graph: Graph, seed: int = 0, *, prepare: str = "", target: str = ""
+) -> None:
     """Asserts that a pass fails on ``graph`` nowhere, makes a valid graph of it, and keeps its numbers, but
     for what the rules that are applied declare to assume of floats.
 
@@ -332,7 +349,9 @@ def assert_keeps_meaning(passes: str, graph: Graph, seed: int = 0, *, prepare: s
 
 def reproduction(finding: Finding, path: str) -> str:
     """The command line that shows the finding again, with its graph in the file ``path``."""
-    words = [f"python -m graphopt.testing.fuzzing {path} --seed {finding.seed} --passes '{finding.case.text}'"]
+    words = [
+        f"python -m graphopt.testing.fuzzing {path} --seed {finding.seed} --passes '{finding.case.text}'"
+    ]
     words += [f"--prepare '{finding.case.prepare}'"] if finding.case.prepare else []
     words += [f"--target {finding.case.target}"] if finding.case.target else []
     words += [f"--prepare-target {finding.case.prepare_target}"] if finding.case.prepare_target else []

@@ -75,6 +75,8 @@ def shrink(drawn: Sequence[int], fails: Callable[[Sequence[int]], bool]) -> list
             size //= 2
         for at in range(len(best) - 1, -1, -1):
             if at < len(best) and best[at]:
-                accept([*best[:at], 0, *best[at + 1 :]]) or accept([*best[:at], best[at] // 2, *best[at + 1 :]])
+                accept([*best[:at], 0, *best[at + 1 :]]) or accept(
+                    [*best[:at], best[at] // 2, *best[at + 1 :]]
+                )
         progress = best != before
     return best

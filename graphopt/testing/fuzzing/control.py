@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from graphopt.ir.graph import Region, Value
@@ -14,17 +16,17 @@ _INSIDE = (elementwise.unary, elementwise.with_constant, elementwise.neutral, el
 _DEEPEST = 2
 
 
-def _some(s: Sketch, x: Value) -> Value:
+def _some(s: Sketch, x: Value) -> Any:
     """A few nodes, then a value of the type of ``x``."""
     for _ in range(s.number(0, 2)):
         if s.depth < _DEEPEST and s.chance(15):
             branches(s)
         else:
             s.choice(_INSIDE)(s)
-    return s(s.choice(("Neg", "Relu", "Abs", "Tanh")), x)  # type: ignore[no-any-return]
+    return s(s.choice(("Neg", "Relu", "Abs", "Tanh")), x)
 
 
-def branches(s: Sketch) -> Value:
+def branches(s: Sketch) -> object:
     """An If whose condition is constant, follows from a rank or a size, or is given."""
     x = s.value(rank=(1, 3))
     kind = s.number(0, 4)
@@ -39,14 +41,14 @@ def branches(s: Sketch) -> Value:
         condition = s("Greater", s("ReduceSum", x, keepdims=0), s.constant(kind="zeros"))
     else:
         condition = s.new_input(DType.BOOL, (), f"flag{len(s.graph.inputs)}")
-    return s.branch(  # type: ignore[no-any-return]
+    return s.branch(
         "If", condition,
         then_branch=((), lambda _: [_some(s, x)]),
         else_branch=((), lambda _: [x if s.chance(30) else _some(s, x)]),
     )  # fmt: skip
 
 
-def loop(s: Sketch) -> Value:
+def loop(s: Sketch) -> object:
     """A Loop of a few rounds with one carried value, which reads values from outside."""
     x = s.value(rank=(1, 2))
     rounds = s.const(s.choice((2, 1, 3, 0)), dtype=np.int64)
@@ -57,7 +59,7 @@ def loop(s: Sketch) -> Value:
         return [s("Identity", again), _some(s, carried)]
 
     parameters = [("i", tensor("i64")), ("again", tensor("bool")), ("carried", x.type)]
-    return s.branch("Loop", rounds, s.const(True, dtype=bool), x, body=(parameters, body))  # type: ignore[no-any-return]
+    return s.branch("Loop", rounds, s.const(True, dtype=bool), x, body=(parameters, body))
 
 
 MOTIFS = (branches, loop)

@@ -18,11 +18,11 @@ def _grid(s: Sketch) -> list[Value]:
     return [s.const(s.choice(_SCALES)), s.const(zero, dtype=np.uint8)]
 
 
-def _quantized(s: Sketch, x: Value, grid: list[Value]) -> Value:
-    return s("DequantizeLinear", s("QuantizeLinear", x, *grid), *grid)  # type: ignore[no-any-return]
+def _quantized(s: Sketch, x: Value, grid: list[Value]) -> Any:
+    return s("DequantizeLinear", s("QuantizeLinear", x, *grid), *grid)
 
 
-def rounded(s: Sketch) -> Value:
+def rounded(s: Sketch) -> object:
     """Quantized and widened again, once or twice on one grid or two."""
     x = s.value(DType.F32)
     grid = _grid(s)
@@ -33,7 +33,7 @@ def rounded(s: Sketch) -> Value:
     return y
 
 
-def moved(s: Sketch) -> Value:
+def moved(s: Sketch) -> object:
     """Movement between two roundings on one grid."""
     grid = _grid(s)
     x = _quantized(s, s.value(DType.F32, (2, 3)), grid)
@@ -52,52 +52,59 @@ def moved(s: Sketch) -> Value:
     return _quantized(s, y, grid if s.chance(75) else _grid(s))
 
 
-def layer(s: Sketch) -> Value:
+def layer(s: Sketch) -> object:
     """Conv, Gemm or MatMul of u8 by s8 with a bias of s32 or of floats, then rounded."""
     kind = s.choice(("Conv", "Gemm", "MatMul"))
     grid = _grid(s)
     attrs: dict[str, Any] = {}
     outputs = s.choice((4, 3))
-    if kind == "Conv":
-        x = _image(s)
-        weight, axis = (outputs, int(shape_of(x)[1]), 1, s.choice((1, 2))), 0  # type: ignore[call-overload]
-    else:
-        x = s.value(DType.F32, 2, lambda d: isinstance(d[1], int), lambda: (s.dim(), s.size()))
-        weight, axis = (int(shape_of(x)[1]), outputs), 1  # type: ignore[call-overload]
+    x = (
+        _image(s)
+        if kind == "Conv"
+        else s.value(DType.F32, 2, lambda d: isinstance(d[1], int), lambda: (s.dim(), s.size()))
+    )
+    inner = shape_of(x)[1]
+    assert isinstance(inner, int)
+    weight: tuple[int, ...] = (outputs, inner, 1, s.choice((1, 2)))
+    axis = 0
+    if kind != "Conv":
+        weight, axis = (inner, outputs), 1
         if kind == "Gemm" and s.chance(30):
             weight, axis, attrs = weight[::-1], 0, {"transB": 1}
     per_channel = s.chance()
     scale = np.random.default_rng(s.number(0, 5)).random(outputs if per_channel else ()) * 0.1 + 0.01
     step = np.asarray(scale, np.float32)
     q = s.constant(*weight, dtype=DType.I8, kind="small")
-    w = s("DequantizeLinear", q, s.const(step), **({"axis": axis} if per_channel else {}))
+    along: dict[str, Any] = {"axis": axis} if per_channel else {}
+    w = s("DequantizeLinear", q, s.const(step), **along)
     rounded_x = _quantized(s, x, grid)
     bias = []
     if kind != "MatMul" and s.chance(70):
         bias = [_bias(s, outputs, grid[0], step)]
     y = s(kind, rounded_x, w, *bias, **attrs)
     y = s("Relu", y) if s.chance(40) else y
-    return _quantized(s, y, _grid(s)) if s.chance() else y  # type: ignore[no-any-return]
+    return _quantized(s, y, _grid(s)) if s.chance() else y
 
 
-def _bias(s: Sketch, outputs: int, scale: Value, step: np.ndarray[Any, np.dtype[np.float32]]) -> Value:
+def _bias(s: Sketch, outputs: int, scale: Value, step: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
     """A vector of floats, or of s32 on the grid of the accumulator."""
     if s.chance(30):
         return s.constant(outputs, dtype=DType.F32)
     assert scale.const is not None
     total = np.asarray(scale.const.numpy() * step, np.float32)
     terms = s.constant(outputs, dtype=DType.I32, kind="small")
-    return s("DequantizeLinear", terms, s.const(total), **({"axis": 0} if step.ndim else {}))  # type: ignore[no-any-return]
+    attrs: dict[str, Any] = {"axis": 0} if step.ndim else {}
+    return s("DequantizeLinear", terms, s.const(total), **attrs)
 
 
-def _image(s: Sketch) -> Value:
+def _image(s: Sketch) -> Any:
     return s.value(
         DType.F32, 4, lambda d: isinstance(d[1], int) and all(isinstance(e, int) and e > 1 for e in d[2:]),
         lambda: (s.choice((1, 2)), s.choice((3, 4)), 4, 4),
     )  # fmt: skip
 
 
-def pooled(s: Sketch) -> Value:
+def pooled(s: Sketch) -> object:
     """A pool between roundings, and a value that several read rounded."""
     grid = _grid(s)
     x = _quantized(s, _image(s), grid)

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 SYMBOLS = (sym("n"), sym("m"))
 SIZES = (1, 2, 3, 4, 5, 8, 17)
+_BATCHES: tuple[Dim, ...] = (1, 2, SYMBOLS[0])
 _NOMINAL = 5
 """The size that a symbol is taken to have where growth is bounded."""
 _LARGEST = 4096
@@ -65,7 +66,8 @@ class Sketch(Draft):
 
     def dim(self) -> Dim:
         """A size: a number, odd ones too, or a symbol."""
-        return self.choice((*SIZES[1:], SIZES[0], *SYMBOLS))
+        dims: tuple[Dim, ...] = (*SIZES[1:], SIZES[0], *SYMBOLS)
+        return self.choice(dims)
 
     # --- values -------------------------------------------------------------------------------
 
@@ -104,7 +106,9 @@ class Sketch(Draft):
 
     def matrix(self) -> Value:
         """A value of rank 2 with a known last size."""
-        return self.value(rank=2, where=lambda s: isinstance(s[1], int), shape=lambda: (self.dim(), self.size()))
+        return self.value(
+            rank=2, where=lambda s: isinstance(s[1], int), shape=lambda: (self.dim(), self.size())
+        )
 
     def rows(self) -> Value:
         """A value of rank 1 or more with a known last size."""
@@ -119,7 +123,7 @@ class Sketch(Draft):
             rank=2 + places,
             where=lambda s: isinstance(s[1], int) and all(isinstance(d, int) and d > 1 for d in s[2:]),
             shape=lambda: (
-                self.choice((1, 2, SYMBOLS[0])), self.choice((3, 4, 16, 1, 7, 20)),
+                self.choice(_BATCHES), self.choice((3, 4, 16, 1, 7, 20)),
                 *(self.choice((4, 5, 7, 9)) for _ in range(places)),
             ),
         )  # fmt: skip
@@ -131,7 +135,15 @@ class Sketch(Draft):
     def constant(self, *shape: int, dtype: DType | None = None, kind: str = "") -> Value:
         """A constant of random numbers; see :func:`~graphopt.testing.fuzzing.values.numbers` for kinds."""
         dtype = dtype or self.float
-        kinds = ("normal", "small", "normal", "ones", "zeros", "halves", *(("wild", "wild") if self.wild else ()))
+        kinds = (
+            "normal",
+            "small",
+            "normal",
+            "ones",
+            "zeros",
+            "halves",
+            *(("wild", "wild") if self.wild else ()),
+        )
         return self.array(numbers(dtype, shape, kind or self.choice(kinds), self.number(0, 7)), dtype)
 
     def array(self, data: Array, dtype: DType | None = None) -> Value:
@@ -150,7 +162,9 @@ class Sketch(Draft):
         **attrs: Attr,
     ) -> Any:
         """A node in the region under construction; its outputs go to the pool."""
-        made = super().__call__(op, *inputs, outputs=outputs, region=region or self._region, name=name, **attrs)
+        made = super().__call__(
+            op, *inputs, outputs=outputs, region=region or self._region, name=name, **attrs
+        )
         for value in [made] if outputs == 1 else made:
             self.add(value)
         return made
@@ -163,7 +177,9 @@ class Sketch(Draft):
 
     def branch(self, op: str, *inputs: Value | None, **regions: Any) -> Any:
         """A node of control flow with one output; see :meth:`Draft.control`."""
-        made = self.control(op, inputs, {k: (p, self._inside(f)) for k, (p, f) in regions.items()}, region=self._region)
+        made = self.control(
+            op, inputs, {k: (p, self._inside(f)) for k, (p, f) in regions.items()}, region=self._region
+        )
         self.add(made)
         return made
 

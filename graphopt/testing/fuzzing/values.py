@@ -28,7 +28,9 @@ def numbers(dtype: DType, shape: tuple[int, ...], kind: str, seed: int) -> Array
     if not dtype.is_float:
         low = 0 if not dtype.is_signed else -3
         plain = {"ones": np.ones(shape), "zeros": np.zeros(shape)}.get(kind, rng.integers(low, 4, shape))
-        return sprinkle(plain.astype(dtype.numpy), dtype, rng) if kind == "wild" else plain.astype(dtype.numpy)
+        return (
+            sprinkle(plain.astype(dtype.numpy), dtype, rng) if kind == "wild" else plain.astype(dtype.numpy)
+        )
     made: Array = {
         "ones": np.ones(shape),
         "zeros": np.where(rng.random(shape) < 0.5, 0.0, -0.0),
@@ -50,7 +52,15 @@ def awkward(dtype: DType) -> Array:
 
     limits = ml_dtypes.finfo(dtype.numpy) if dtype is DType.BF16 else np.finfo(dtype.numpy)
     items = [0.0, -0.0, 1.0, np.inf, -np.inf, np.nan, float(limits.tiny), float(limits.smallest_subnormal)]
-    items += [float(limits.max), -float(limits.max), -float(limits.smallest_subnormal), 2.5, -1.5, 1e-30, 1e30]
+    items += [
+        float(limits.max),
+        -float(limits.max),
+        -float(limits.smallest_subnormal),
+        2.5,
+        -1.5,
+        1e-30,
+        1e30,
+    ]
     with np.errstate(all="ignore"):
         return np.array(items).astype(dtype.numpy)
 
@@ -76,10 +86,7 @@ def sample_inputs(graph: Graph, seed: int = 0, *, wild: bool = False) -> dict[st
     from graphopt.evaluate import example_inputs
 
     names = dict.fromkeys(
-        name
-        for value in graph.inputs
-        for dim in value.tensor.shape or ()
-        for name in sorted(symbols(dim))
+        name for value in graph.inputs for dim in value.tensor.shape or () for name in sorted(symbols(dim))
     )
     rng = np.random.default_rng(seed)
     sizes = {
