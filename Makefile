@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test bench sweep scale lint docs golden wheel-test clean
+.PHONY: help install demo test bench sweep fuzz scale lint docs golden wheel-test clean
 
 help:  ## what each target does
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -30,6 +30,12 @@ bench: $(READY)  ## time eleven models beside ONNX Runtime and OpenVINO; writes 
 
 sweep: $(READY)  ## the complete, long sweeps
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m sweep tests
+
+FUZZ ?= 5000
+SEED ?= 0
+fuzz: $(READY)  ## every pass over FUZZ=5000 random graphs, and the back end over a few of them
+	$(BIN)/python -m graphopt.testing.fuzzing --examples $(FUZZ) --seed $(SEED)
+	$(BIN)/python -m graphopt.testing.fuzzing --examples $$(($(FUZZ) / 50)) --seed $(SEED) --passes O2 --compile
 
 scale: $(READY)  ## seconds and memory by the size of the model
 	$(BIN)/python -m tests.sweep.scale

@@ -16,12 +16,6 @@ sys.path.insert(0, str(ROOT))  # golden_models is a folder of the repository, no
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--update-golden", action="store_true", help="rewrite the golden graphs; review the diff"
-    )
-
-
 def pytest_configure(config: pytest.Config) -> None:
     try:
         importlib.metadata.version("graphopt")

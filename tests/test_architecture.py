@@ -34,6 +34,9 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"errors", "ir", "runtime", "targets", "page"},
     "profile": {"errors", "ir", "analysis", "targets", "runtime", "backend"},
     "tune": {"errors", "ir", "targets", "runtime", "backend"},
+    "testing": {
+        "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "diff", "api",
+    },
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend", "tune"},
     "graphopt": {"errors", "ir", "diff", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
     "cli": {

@@ -71,13 +71,22 @@ def _show(name: str, as_json: bool) -> None:
         click.echo()
         rows = [[o["name"], o["type"], o["default"], o["help"]] for o in entry["options"]]
         print_table("", ["option", "type", "default", "meaning"], rows)
+    if "assumes" in entry:
+        click.echo(f"\nassumes of floats: {', '.join(entry['assumes']) or 'nothing'}")
+    if entry.get("rules"):
+        click.echo()
+        rows = [[rule["name"], ", ".join(rule["assumes"]) or "nothing"] for rule in entry["rules"]]
+        print_table("", ["rule", "assumes of floats"], rows)
 
 
 def describe(pass_type: type[Pass]) -> dict[str, Any]:
     """What ``graphopt passes --json`` prints of a pass."""
+    from graphopt.pipeline import PatternPass
     from graphopt.pipeline.options import format_value, options_of
 
     text = inspect.getdoc(pass_type) or ""
+    pass_ = pass_type()
+    rules = pass_.checked_rules() if isinstance(pass_, PatternPass) else ()
     options = [
         {
             "name": o.name,
@@ -96,4 +105,6 @@ def describe(pass_type: type[Pass]) -> dict[str, Any]:
         "summary": text.partition("\n")[0],
         "help": text,
         "options": options,
+        "assumes": [each.value for each in pass_.assumed()],
+        "rules": [{"name": rule.name, "assumes": [each.value for each in rule.assumes]} for rule in rules],
     }

@@ -26,6 +26,8 @@ class OrtEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _SILENT
+        # Packed ahead, a constant operand goes through other code than one that is computed, and rounds otherwise.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         source = str(model) if isinstance(model, Path) else model
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

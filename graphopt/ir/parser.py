@@ -10,37 +10,41 @@ import math
 import re
 from typing import Any
 
-from graphopt.errors import TextError
+from graphopt.errors import TextError, TypeInferenceError
 from graphopt.ir.builder import Builder
 from graphopt.ir.graph import Attr, Graph, Node, RefAttr, Region, TypeAttr, Value
 from graphopt.ir.literals import DOMAIN, parse_data, parse_float, parse_hex
 from graphopt.ir.opset import CANONICAL_OPSET, newest_opset
 from graphopt.ir.printer import FORMAT
 from graphopt.ir.scanner import Scanner
+from graphopt.ir.semantics import Semantics
 from graphopt.ir.sidecar import Sidecar
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import TensorType, Type
+from graphopt.ir.types import TensorType, Type, UnknownType
 
 _NESTING = 64
 _DIGEST = re.compile(r"#([0-9a-f]{16})\b")
 
 
-def parse_graph(text: str, *, sidecar: Sidecar | None = None) -> Graph:
+def parse_graph(text: str, *, sidecar: Sidecar | None = None, semantics: Semantics | None = None) -> Graph:
     """The graph of a ``.gir`` text.
 
     Args:
         sidecar: where the data of large constants is; without it reading their data is an error.
+        semantics: infers the types that the text leaves out; without it every value needs its type. Outputs
+            without a name are then called as their values are.
 
     Raises:
         TextError: with line, column, the line itself and a caret.
     """
-    return _Parser(text, sidecar or Sidecar()).document()
+    return _Parser(text, sidecar or Sidecar(), semantics).document()
 
 
 class _Parser(Scanner):
-    def __init__(self, text: str, sidecar: Sidecar) -> None:
+    def __init__(self, text: str, sidecar: Sidecar, semantics: Semantics | None) -> None:
         super().__init__(text)
         self.sidecar = sidecar
+        self.semantics = semantics
         self.graph = Graph()
         self.builder = Builder(self.graph)
         self.depth = 0
@@ -130,6 +134,8 @@ class _Parser(Scanner):
             values.append(self.use())
             if region.parent is None and self.word("as"):
                 self.graph.output_names.append(self.string())
+            elif region.parent is None and self.semantics is not None:
+                self.graph.output_names.append(values[-1].name)
             if not self.take(","):
                 break
         self.builder.outputs(values, region)
@@ -143,6 +149,8 @@ class _Parser(Scanner):
 
     def definition(self) -> tuple[str, Type, str, dict[str, str]]:
         name = self.name()
+        if self.semantics is not None and not self.peek(":"):
+            return name, UnknownType(), "", {}
         self.expect(":")
         type = self.type()
         doc, metadata = self.about()
@@ -203,6 +211,21 @@ class _Parser(Scanner):
         for value, (_, (_, _, doc, metadata)) in zip(node.outputs, definitions, strict=True):
             value.doc, value.metadata = doc, metadata
         self.tail(node, start)
+        if self.semantics is not None:
+            self.infer(node, start)
+
+    def infer(self, node: Node, start: int) -> None:
+        """Gives the outputs that have no type the one that follows from the inputs."""
+        if not any(isinstance(value.type, UnknownType) for value in node.outputs):
+            return
+        assert self.semantics is not None
+        try:
+            types = self.semantics.infer(node)
+        except TypeInferenceError as error:
+            self.fail(error.message, start)
+        for value, type in zip(node.outputs, types, strict=False):
+            if isinstance(value.type, UnknownType):
+                value.type = type
 
     def tail(self, node: Node, start: int) -> None:
         if self.peek('"'):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import abc
 import enum
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from graphopt.errors import PassError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Array
-from graphopt.rewrite import Rule, RuleStats, apply_rules
+from graphopt.rewrite import Assumes, Rule, RuleStats, apply_rules
 
 if TYPE_CHECKING:
     from graphopt.targets import Target
@@ -59,6 +59,8 @@ class Pass(abc.ABC):
 
     name: ClassVar[str]
     effect: ClassVar[Effect] = Effect.EXACT
+    assumes: ClassVar[tuple[Assumes, ...]] = ()
+    """What it takes for granted of floats; of a pass made of rules each says so for itself."""
 
     def __post_init__(self) -> None:
         """Checks the ranges of the options.
@@ -75,6 +77,10 @@ class Pass(abc.ABC):
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Changes ``rewriter.graph`` in transactions."""
 
+    def assumed(self, rules: Iterable[str] | None = None) -> tuple[Assumes, ...]:
+        """What is taken for granted of floats where ``rules`` were applied; None: all there are."""
+        return self.assumes
+
     def __str__(self) -> str:
         from graphopt.pipeline.options import format_pass
 
@@ -88,8 +94,27 @@ class PatternPass(Pass):
     def rules(self) -> Sequence[Rule]:
         """The rules, tried in this order at each node."""
 
+    def assumed(self, rules: Iterable[str] | None = None) -> tuple[Assumes, ...]:
+        """What the rules of these names, or all, take for granted of floats, in the order of :class:`Assumes`."""
+        applied = None if rules is None else set(rules)
+        found = {
+            a
+            for rule in self.checked_rules()
+            if applied is None or rule.name in applied
+            for a in rule.assumes
+        }
+        return tuple(each for each in Assumes if each in found or each in self.assumes)
+
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Applies the rules until none matches."""
+        apply_rules(rewriter, self.checked_rules(), context.stats)
+
+    def checked_rules(self) -> Sequence[Rule]:
+        """The rules.
+
+        Raises:
+            PassError: what :meth:`rules` returned are none.
+        """
         rules: object = self.rules()
         if not isinstance(rules, list | tuple) or not all(isinstance(rule, Rule) for rule in rules):
             code = type(self).rules.__code__
@@ -97,7 +122,7 @@ class PatternPass(Pass):
                 f"rules() returned {_described(rules)}, not a list of rules ({code.co_filename}:{code.co_firstlineno})",
                 hint="return [Rule(...), ...]",
             )
-        apply_rules(rewriter, rules, context.stats)
+        return rules
 
 
 def _described(rules: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import enum
+import functools
 import json
 import re
 import types
@@ -83,7 +84,8 @@ class Option:
                 raise OptionError(f"{self.name} must be {self.range_text}, not {format_value(item)}")
 
 
-def options_of(pass_type: type[Pass]) -> list[Option]:
+@functools.cache
+def options_of(pass_type: type[Pass]) -> tuple[Option, ...]:
     """The options of a pass, in the order of its fields.
 
     Raises:
@@ -111,7 +113,7 @@ def options_of(pass_type: type[Pass]) -> list[Option]:
                 about.get("max"),
             )
         )
-    return found
+    return tuple(found)
 
 
 def _analyse(hint: Any, name: str) -> tuple[type, bool, bool]:

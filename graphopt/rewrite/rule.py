@@ -13,9 +13,12 @@ from graphopt.rewrite.patterns import Match, OneOf, Op
 
 
 class Assumes(enum.Enum):
-    """What a rule takes for granted of floating point, beyond exact real arithmetic on the same order."""
+    """What a rule takes for granted of floating point. One that assumes nothing keeps every bit, but for
+    which NaN it is."""
 
     REASSOCIATION = "reassociation"
+    """Sums and products may be rounded in another order, and what overflows on the way may be other values."""
+    ROUNDED_CONSTANTS = "constants stand for the numbers that they are close to"
     NO_NAN = "no NaN"
     NO_INF = "no infinity"
     SIGN_OF_ZERO = "the sign of zero does not matter"

@@ -56,7 +56,13 @@ def quantize_weight(weight: Floats, axis: int, per_channel: bool) -> tuple[Int8s
 
 
 def quantize_bias(bias: Floats, scale: Floats) -> Int32s:
-    """Integers on the grid of the accumulator, whose step is input scale times weight scale."""
+    """Integers on the grid of the accumulator, whose step is input scale times weight scale.
+
+    Raises:
+        ValueError: a bias is not finite.
+    """
+    if not np.isfinite(bias).all():
+        raise ValueError("a bias is infinite or not a number")
     integers = np.rint(bias.astype(np.float64) / scale)
     limits = np.iinfo(np.int32)
     return np.clip(integers, limits.min, limits.max).astype(np.int32)

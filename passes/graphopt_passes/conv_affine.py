@@ -73,7 +73,8 @@ def batch_norm_map(node: Node, match: Match) -> tuple[Vector, Vector]:
     epsilon = node.attrs.get("epsilon", 1e-5)
     assert isinstance(epsilon, float)
     with np.errstate(all="ignore"):
-        factor = scale / np.sqrt(variance + epsilon)
+        # Attributes of ONNX are of single precision, whatever the tensors are of.
+        factor = scale / np.sqrt(variance + float(np.float32(epsilon)))
         return factor, bias - mean * factor
 
 
@@ -139,9 +140,8 @@ def _folded(match: Match) -> tuple[Vector, Vector] | Refusal:
     factor, term = found
     with np.errstate(all="ignore"):
         folded = _scaled(linear, weight.numpy().astype(np.float64), factor), old * factor + term
-    if not all(np.isfinite(array.astype(weight.numpy().dtype)).all() for array in folded):
-        return refuse("the weights of {} would not be finite", linear)
-    return folded
+        finite = all(np.isfinite(array.astype(weight.numpy().dtype)).all() for array in folded)
+    return folded if finite else refuse("the weights of {} would not be finite", linear)
 
 
 def _can_fold(match: Match) -> Refusal | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from graphopt.ir.graph import Value
 from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.types import DType
 from graphopt.pipeline import Effect, PatternPass, register_pass
 from graphopt.rewrite import Assumes, Match, Refusal, Rule, const, one_of, op, refuse, var
 from graphopt.rewrite.patterns import OneOf, Op
@@ -55,6 +56,8 @@ _bent = op("Mul", _cubic, const(where=number(math.sqrt(2 / math.pi))))
 
 
 def _same_type(match: Match) -> Refusal | None:
+    if match["x"].tensor.dtype is DType.F64:
+        return refuse("{} is of doubles, for which engines have Gelu in single precision", match["x"])
     if same_type(match["x"], match.root.output):
         return None
     return refuse("{} and {} differ in type", match["x"], match.root.output)
@@ -73,13 +76,13 @@ RULES = (
         _halved(op("Add", op("Erf", _scaled), _one)),
         _gelu("none"),
         _same_type,
-        (Assumes.REASSOCIATION,),
+        (Assumes.REASSOCIATION, Assumes.ROUNDED_CONSTANTS),
     ),
     Rule(
         "gelu-tanh",
         _halved(op("Add", op("Tanh", _bent), _one)),
         _gelu("tanh"),
         _same_type,
-        (Assumes.REASSOCIATION,),
+        (Assumes.REASSOCIATION, Assumes.ROUNDED_CONSTANTS),
     ),
 )

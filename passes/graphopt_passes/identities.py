@@ -1,7 +1,7 @@
 """Operations that change nothing: x·1, x + 0, casts to the same type, pairs that undo each other.
 
 All rules preserve the type, shape included: ``x + 0`` stays when the zero's shape broadcasts x.
-Every result is bitwise that of the original, with one exception, which its rule declares:
+Every result is bitwise that of the original, with one exception, which its rules declare:
 ``x + 0.0`` turns -0.0 into +0.0 and ``x`` does not.
 """
 
@@ -41,6 +41,14 @@ def _only_output(match: Match) -> Refusal | None:
     return None if len(match.root.outputs) == 1 else refuse("{} has several outputs", match.root)
 
 
+def _power_of_floats(match: Match) -> Refusal | None:
+    """Powers of integers are left alone: engines compute them as floats, of fewer digits."""
+    dtype = match["x"].tensor.dtype
+    if dtype is None or not dtype.is_float:
+        return refuse("{} is not of floats", match["x"])
+    return keeps_type(match)
+
+
 def _as_add(rewriter: Rewriter, match: Match) -> Value:
     return rewriter.create("Add", [match["x"], match["y"]]).output
 
@@ -52,14 +60,16 @@ _true, _false = const(value=1), const(value=0)
 ARITHMETIC_RULES = (
     Rule("identity", op("Identity", _x), take_x),
     Rule("dropout-at-inference", op("Dropout", _x, ...), take_x, _is_inference),
-    Rule("single-operand", op(["Concat", "Sum", "Max", "Min", "Mean"], _x), take_x, keeps_type),
+    Rule("single-operand", op(["Concat", "Max", "Min"], _x), take_x, keeps_type),
+    # An engine may begin the sum with +0.
+    Rule("single-term", op(["Sum", "Mean"], _x), take_x, keeps_type, (Assumes.SIGN_OF_ZERO,)),
     Rule("sum-of-two", op("Sum", _x, var("y")), _as_add),
     Rule("split-into-one", op("Split", _x, ...), take_x, _only_output),
     Rule("add-zero", op("Add", _x, _zero), take_x, keeps_type, (Assumes.SIGN_OF_ZERO,)),
     Rule("subtract-zero", op("Sub", _x, _zero), take_x, keeps_type, (Assumes.SIGN_OF_ZERO,)),
     Rule("multiply-by-one", op("Mul", _x, _one), take_x, keeps_type),
     Rule("divide-by-one", op("Div", _x, _one), take_x, keeps_type),
-    Rule("power-of-one", op("Pow", _x, _one), take_x, keeps_type),
+    Rule("power-of-one", op("Pow", _x, _one), take_x, _power_of_floats),
     Rule("and-true", op("And", _x, _true), take_x, keeps_type),
     Rule("or-false", op("Or", _x, _false), take_x, keeps_type),
     Rule("where-always", op("Where", _true, _x, var("other")), take_x, keeps_type),

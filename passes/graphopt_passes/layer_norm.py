@@ -53,7 +53,12 @@ def _is_over_last_axis(match: Match) -> Refusal | None:
         axes = match.array(name)
         if axes.size != 1 or int(axes.reshape(-1)[0]) not in (-1, len(shape) - 1):
             return refuse("{} is not over the last axis", match.root)
-    return None if match.array("epsilon").size == 1 else refuse("epsilon of {} is no number", match.root)
+    epsilon = match.array("epsilon")
+    if epsilon.size != 1:
+        return refuse("epsilon of {} is no number", match.root)
+    if epsilon.dtype == np.float64 and float(np.float32(epsilon.item())) != epsilon.item():
+        return refuse("epsilon of {} does not fit an attribute, which is of single precision", match.root)
+    return None
 
 
 def _normalize(rewriter: Rewriter, match: Match) -> Value:

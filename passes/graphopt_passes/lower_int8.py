@@ -238,7 +238,17 @@ def _returns_to_grid(match: Match) -> Refusal | None:
         return refuse("{} goes to another grid", match.root)
     if match["q"].tensor.dtype is not match.root.output.tensor.dtype:
         return refuse("{} goes to another type", match.root)
+    scale = match["s"].const
+    if scale is not None and not _keeps_integers(scale.numpy()):
+        return refuse("integers times the scale of {} are not finite", match.root)
     return None
+
+
+def _keeps_integers(scale: Array) -> bool:
+    """Whether every 8-bit integer, shifted by a zero point, times ``scale`` is a finite number other than 0."""
+    with np.errstate(all="ignore"):
+        widest = scale * scale.dtype.type(255)
+    return bool(((scale > 0) & np.isfinite(widest)).all())
 
 
 def _is_rectified(match: Match) -> Refusal | None:
@@ -252,9 +262,17 @@ def _is_rectified(match: Match) -> Refusal | None:
 
 _d = op("DequantizeLinear", var("q"), var("s"), opt(var("z")), name="d", shared=True)
 
+_reordered = (Assumes.REASSOCIATION,)
+
 RULES = (
     *(
-        Rule(f"{name.lower()}-integer-bias", op(name, _x, _w, _b), _lower_with_bias, _on_accumulator_grid)
+        Rule(
+            f"{name.lower()}-integer-bias",
+            op(name, _x, _w, _b),
+            _lower_with_bias,
+            _on_accumulator_grid,
+            _reordered,
+        )
         for name in ("Conv", "Gemm")
     ),
     *(
@@ -263,11 +281,12 @@ RULES = (
             op(name, _x, _w, const("b")),
             _lower_with_float_bias,
             _has_float_bias,
+            _reordered,
         )
         for name in ("Conv", "Gemm")
     ),
     *(
-        Rule(f"{name.lower()}-integer", op(name, _x, _w), _lower, _is_integer_layer, (Assumes.REASSOCIATION,))
+        Rule(f"{name.lower()}-integer", op(name, _x, _w), _lower, _is_integer_layer, _reordered)
         for name in ("Conv", "Gemm", "MatMul")
     ),
     Rule("move-integers", op(sorted(PASSING), _d, ...), _on_integers, _has_one_grid),
@@ -276,6 +295,7 @@ RULES = (
         op("QuantizeLinear", _d, var("s2"), opt(var("z2"))),
         lambda _, m: m["q"],
         _returns_to_grid,
+        (Assumes.NO_INF,),
     ),
     Rule("rectify-nothing", op("Relu", _d), lambda _, m: m.node("d").output, _is_rectified),
 )

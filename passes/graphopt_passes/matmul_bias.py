@@ -71,7 +71,10 @@ def _with_bias(rewriter: Rewriter, match: Match) -> Value:
 
 
 def _is_small(match: Match) -> Refusal | None:
-    return _copyable(match["b"], match) if match.root.attrs.get("alpha", 1.0) != 1.0 else refuse("alpha is 1")
+    alpha = match.root.attrs.get("alpha", 1.0)
+    if alpha in (0.0, 1.0):  # By 0, engines don't look at the operands, which may be infinite.
+        return refuse("alpha is {}", alpha)
+    return _copyable(match["b"], match)
 
 
 def _bias_is_small(match: Match) -> Refusal | None:
@@ -88,7 +91,9 @@ def _copyable(value: Value, match: Match) -> Refusal | None:
 def _scaled(rewriter: Rewriter, value: Value, factor: object) -> Value:
     assert isinstance(factor, float) and value.const is not None
     data = value.const.numpy()
-    return rewriter.constant(Tensor.of((data.astype(np.float64) * factor).astype(data.dtype)), value.name)
+    with np.errstate(all="ignore"):
+        scaled = (data.astype(np.float64) * factor).astype(data.dtype)
+    return rewriter.constant(Tensor.of(scaled, value.const.dtype), value.name)
 
 
 def _take_alpha(rewriter: Rewriter, match: Match) -> Value:
@@ -101,8 +106,9 @@ def _take_alpha(rewriter: Rewriter, match: Match) -> Value:
 
 def _take_beta(rewriter: Rewriter, match: Match) -> Value:
     attrs = {name: value for name, value in match.root.attrs.items() if name != "beta"}
-    c = _scaled(rewriter, match["c"], match.root.attrs["beta"])
-    return rewriter.create("Gemm", [match["a"], match["b"], c], attrs, name=match.root.name).output
+    # Nothing of C is read when beta is 0, be it infinite.
+    c = [_scaled(rewriter, match["c"], match.root.attrs["beta"])] if match.root.attrs["beta"] else []
+    return rewriter.create("Gemm", [match["a"], match["b"], *c], attrs, name=match.root.name).output
 
 
 _reordered = (Assumes.REASSOCIATION,)

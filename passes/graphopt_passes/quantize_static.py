@@ -91,9 +91,13 @@ class QuantizeStatic(Pass):
 
     def _quantize_layer(self, rewriter: Rewriter, layer: Layer, grid: Grid) -> None:
         node, weight = layer.node, layer.weight
+        data = layer.bias.const if layer.bias is not None else None
         assert weight.const is not None
         try:
             integers, scale = quantize_weight(weight.const.numpy(), layer.axis, self.per_channel)
+            # The product is rounded to f32 once: its value is what bias and accumulator share.
+            step = np.asarray(grid.scale * scale, np.float32)
+            terms = None if data is None else quantize_bias(data.numpy().reshape(-1), step)
         except ValueError as error:
             raise PassError(
                 f"{node.label}, %{weight.name}: {error}", hint="exclude this layer from quantization"
@@ -105,10 +109,7 @@ class QuantizeStatic(Pass):
             restored = rewriter.create("DequantizeLinear", [quantized, factors], attrs).output
             uses = [Use(node, layer.weight_index)]
             rewriter.replace(weight, restored, Relation.QUANTIZED, uses=uses)
-            if layer.bias is not None and layer.bias.const is not None:
-                # The product is rounded to f32 once: its value is what bias and accumulator share.
-                step = np.asarray(grid.scale * scale, np.float32)
-                terms = quantize_bias(layer.bias.const.numpy().reshape(-1), step)
+            if layer.bias is not None and terms is not None:
                 spread = np.broadcast_to(step, terms.shape) if self.per_channel else step
                 bias = rewriter.constant(terms, f"{layer.bias.name}_quantized")
                 steps = rewriter.constant(np.array(spread), f"{layer.bias.name}_scale")

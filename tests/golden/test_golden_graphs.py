@@ -13,6 +13,7 @@ import pytest
 import golden_models
 import graphopt as go
 from graphopt.ir.printer import print_graph
+from graphopt.testing.plugin import GoldenGraph
 from tests.golden.fingerprint import differences, fingerprint, golden_text
 
 MODELS = (
@@ -32,23 +33,13 @@ PIPELINES = ("O1", "O2")
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 @pytest.mark.parametrize("name", MODELS)
-def test_graph_is_the_expected_one(
-    name: str, pipeline: str, root: Path, request: pytest.FixtureRequest
-) -> None:
+def test_graph_is_the_expected_one(name: str, pipeline: str, root: Path, golden_graph: GoldenGraph) -> None:
     source = go.load(golden_models.path(name))
     before = print_graph(source)
     text = golden_text(go.optimize(source, pipeline), source)
     assert print_graph(source) == before, "optimize changed the graph it was given"
 
-    file = root / "golden_models" / "graphs" / f"{name}.{pipeline}.gir"
-    expected = file.read_text(encoding="utf-8") if file.exists() else ""
-    changed = differences(text, expected)
-    if changed and request.config.getoption("--update-golden"):
-        file.parent.mkdir(exist_ok=True)
-        file.write_text(text, encoding="utf-8", newline="\n")
-        return
-    if changed:
-        pytest.fail(f"{file.name} differs (--update-golden writes it anew):\n{changed[:4000]}", pytrace=False)
+    golden_graph.text(text, root / "golden_models" / "graphs" / f"{name}.{pipeline}.gir", differences)
 
 
 def test_no_stale_golden_graphs(root: Path) -> None:

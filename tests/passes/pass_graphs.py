@@ -9,51 +9,12 @@ from typing import Any
 import numpy as np
 
 from graphopt.evaluate import run
-from graphopt.ir.builder import Builder, copy_graph
-from graphopt.ir.dims import Dim
-from graphopt.ir.graph import Graph, Region, Value
-from graphopt.ir.tensor import Tensor
-from graphopt.ir.types import UnknownType, tensor
-from graphopt.ops import SEMANTICS
+from graphopt.ir.builder import copy_graph
+from graphopt.ir.graph import Graph, Region
 from graphopt.pipeline import Context, Pipeline, Report
+from graphopt.testing import Draft as Model
 
-
-class Model:
-    """Builds a graph: ``m = Model(); x = m.input("x", 1, 3); g = m.done(m("Relu", x))``."""
-
-    def __init__(self) -> None:
-        self.graph = Graph("test")
-        self.builder = Builder(self.graph)
-
-    def input(self, name: str, *shape: Dim, dtype: str = "f32") -> Value:
-        return self.builder.input(name, tensor(dtype, *shape))
-
-    def const(self, data: Any, name: str = "c", dtype: Any = np.float32) -> Value:
-        return self.builder.constant(Tensor.of(np.asarray(data, dtype)), name)
-
-    def ints(self, *data: int) -> Value:
-        return self.const(data, "i", np.int64)
-
-    def __call__(
-        self,
-        op: str,
-        *inputs: Value | None,
-        outputs: int = 1,
-        region: Region | None = None,
-        name: str = "",
-        **attrs: Any,
-    ) -> Any:
-        """A node; its output, or a list of them."""
-        declared = [(op.lower(), UnknownType()) for _ in range(outputs)]
-        node = self.builder.node(op, inputs, declared, attrs, region=region, name=name)
-        for value, kind in zip(node.outputs, SEMANTICS.infer(node), strict=False):
-            value.type = kind
-        return node.outputs[0] if outputs == 1 else node.outputs
-
-    def done(self, *outputs: Value) -> Graph:
-        self.builder.outputs(outputs)
-        self.graph.output_names = [f"out{i}" for i in range(len(self.graph.outputs))]
-        return self.graph
+__all__ = ["Model", "apply", "assert_same_numbers", "bodies", "checked", "count", "ops", "random"]
 
 
 def ops(graph: Graph | Region) -> list[str]:
