@@ -40,7 +40,7 @@ def schedule_for_gpu(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRM
 
     gpu = dlight.gpu
 
-    class Reduction(gpu.Reduction):  # type: ignore[misc]
+    class Reduction(gpu.Reduction):  # type: ignore[misc, name-defined]
         """The rule, where a thread computes one result.
 
         Where it gives a thread several (the channels of a group), it divides what follows the sum in another
