@@ -1,0 +1,279 @@
+"""Compares a graph with what it was before a pass, value by value.
+
+A pass is checked piece by piece. Where it says that a new value equals an old one, only what computes the
+new value is run, on the old values that it reads, and the two are compared; what follows is taken to
+have read the old one, and is not run again. So a fault is seen at the first value where it arises, even
+if it never reaches an output, and errors don't pile up from pass to pass.
+
+A value that a pass kept, and whose computation it changed in place, is held to be equal too. If it is not,
+it may still be rightly so: a scale that moved over it, say. Then all that reads it must in the end be
+values of which the pass says that they equal old ones, and they must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.transaction import Transaction
+from graphopt.verify.cone import applications_behind, path_between
+from graphopt.verify.distance import Distance, compare
+from graphopt.verify.expressions import Expressions
+from graphopt.verify.provenance import Provenance, provenance
+from graphopt.verify.tolerance import Effect, Path, Tolerance
+from graphopt.verify.values import Values
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A value and the number of what it should equal; ``claimed``: the pass said so."""
+
+    value: Value
+    actual: int
+    expected: int
+    claimed: bool
+    output: str = ""
+
+    @property
+    def name(self) -> str:
+        """The output's name to the outside, or the value's."""
+        return self.output or self.value.name
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A value that is not what it should be."""
+
+    pair: Pair
+    distance: Distance
+    sample: int
+
+    @property
+    def value(self) -> str:
+        return self.pair.name
+
+    def __str__(self) -> str:
+        what = f'output "{self.value}"' if self.pair.output else f"%{self.value}"
+        found = self.distance
+        text = f"{what} changed by {found.measured:.3g} of its largest value"
+        if found.measured == float("inf"):
+            text = f"{what} changed"
+        detail = f" ({found.detail})" if found.detail else ""
+        return f"{text}{detail}; allowed: {found.tolerance.reason}"
+
+
+@dataclass
+class Outcome:
+    """What a comparison found: ``mismatches`` in program order, and every measured distance by name."""
+
+    ids: dict[Value, int]
+    outputs: list[int]
+    pairs: list[Pair] = field(default_factory=list)
+    mismatches: list[Mismatch] = field(default_factory=list)
+    distances: dict[str, float] = field(default_factory=dict)
+    fresh: set[int] = field(default_factory=set)
+    """Numbers that had no value before."""
+
+
+class Checker:
+    """Holds the values of a graph while passes change it.
+
+    Args:
+        graph: before the first pass.
+        samples: checked inputs.
+
+    Raises:
+        EvaluationError: no engine can run the graph.
+    """
+
+    def __init__(self, graph: Graph, samples: Sequence[Mapping[str, Any]]) -> None:
+        self.expressions = Expressions()
+        self.values = Values(self.expressions, samples, dict(graph.opset))
+        self._same: dict[int, int] = {}
+        self._agreed: set[tuple[int, int]] = set()
+        self._drift = Effect.EXACT
+        self.ids = self.number(graph)
+        self.outputs = [self.ids[value] for value in graph.outputs]
+        self.values.evaluate(self.outputs)
+
+    def number(self, graph: Graph) -> dict[Value, int]:
+        """The numbers of a graph's values; what was found equal to an old value has that one's."""
+        return self.expressions.number(graph, lambda value, number: self._same.get(number, number))
+
+    def compare(
+        self,
+        graph: Graph,
+        before: Mapping[Value, int],
+        outputs: Sequence[int],
+        transactions: Sequence[Transaction],
+        effect: Effect,
+    ) -> Outcome:
+        """What ``transactions`` made of a graph whose values had the numbers ``before``.
+
+        Raises:
+            EvaluationError: the graph can't be run any more.
+        """
+        claims = provenance(transactions, before)
+        if effect is Effect.LOSSY:
+            outcome = self._numbered(graph, {}, outputs, Provenance(), trusting=False)
+            self._judge(outcome, effect)
+            outcome.mismatches = self._off_grid(outcome, claims)
+            return outcome
+        outcome = self._numbered(graph, before, outputs, claims, trusting=True)
+        self._judge(outcome, effect)
+        if outcome.mismatches and not all(pair.claimed for pair in outcome.pairs):
+            outcome = self._numbered(graph, before, outputs, claims, trusting=False)
+            self._judge(outcome, effect)
+            faults = {mismatch.pair.value for mismatch in outcome.mismatches}
+            good = {pair.value for pair in outcome.pairs if pair.claimed} - faults
+            outcome.mismatches = [
+                m for m in outcome.mismatches if m.pair.claimed or not _is_healed(m.pair.value, good)
+            ]
+        return outcome
+
+    def accept(self, outcome: Outcome, effect: Effect) -> None:
+        """Goes on from a graph in which nothing was found to be wrong."""
+        if effect is not Effect.LOSSY:
+            for pair in outcome.pairs:
+                self._agreed.add((pair.actual, pair.expected))
+                if outcome.ids.get(pair.value) == pair.expected and pair.actual in outcome.fresh:
+                    self._same[pair.actual] = pair.expected
+            if outcome.pairs and effect is Effect.APPROXIMATE:
+                self._drift = effect
+        self.ids, self.outputs = outcome.ids, outcome.outputs
+        self.values.forget_all_but([*self.ids.values(), *self.outputs])
+
+    def drifted(self, graph: Graph) -> list[Mismatch]:
+        """Runs the whole graph, whose pieces were found right one by one, and compares its outputs.
+
+        Raises:
+            EvaluationError: it can't be run.
+        """
+        if not self._same:
+            return []
+        plain = self.expressions.number(graph)
+        actual = [plain[value] for value in graph.outputs]
+        whole = Values(self.expressions, self.values.samples, self.values.opset)
+        whole.evaluate(actual, everything=False)
+        found = []
+        for value, name, number, expected in zip(
+            graph.outputs, graph.output_names, actual, self.outputs, strict=True
+        ):
+            path = path_between(self.expressions, number, (), self.values.shape)
+            pair = Pair(value, number, expected, True, name)
+            results = zip(whole.of(number), self.values.of(expected), strict=True)
+            for sample, (a, b) in enumerate(results):
+                distance = compare(a, b, self._drift, path)
+                if distance.is_fault:
+                    found.append(Mismatch(pair, distance, sample))
+        return found
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _numbered(
+        self,
+        graph: Graph,
+        before: Mapping[Value, int],
+        outputs: Sequence[int],
+        claims: Provenance,
+        *,
+        trusting: bool,
+    ) -> Outcome:
+        """Numbers the graph and pairs its values; ``trusting``: values that were kept are taken to be equal."""
+        pairs: list[Pair] = []
+        names = dict(zip(graph.outputs, graph.output_names, strict=True))
+
+        def settle(value: Value, number: int) -> int:
+            number = self._same.get(number, number)
+            claimed = claims.equal.get(value, ())
+            pairs.extend(Pair(value, number, n, True, names.get(value, "")) for n in claimed if n != number)
+            kept = before.get(value)
+            if kept == number or number in claimed:
+                return number
+            if claimed:
+                return claimed[0]
+            if kept is None:
+                return number
+            pairs.append(Pair(value, number, kept, False, names.get(value, "")))
+            return kept if trusting else number
+
+        ids = self.expressions.number(graph, settle)
+        now = [ids[value] for value in graph.outputs]
+        for value, name, number, expected in zip(graph.outputs, graph.output_names, now, outputs, strict=True):
+            if number != expected:
+                pairs.append(Pair(value, number, expected, True, name))
+        unknown = [pair for pair in pairs if (pair.actual, pair.expected) not in self._agreed]
+        return Outcome(ids, now, list(dict.fromkeys(unknown)))
+
+    def _judge(self, outcome: Outcome, effect: Effect) -> None:
+        """Evaluates what is new and compares."""
+        known = set(self.values.found)
+        wanted = [number for pair in outcome.pairs for number in (pair.actual, pair.expected)]
+        self.values.evaluate(wanted)
+        outcome.fresh = {number for number in wanted if number not in known}
+        for pair in outcome.pairs:
+            path = self._path(pair, known)
+            actual, expected = self.values.of(pair.actual), self.values.of(pair.expected)
+            for sample, (a, b) in enumerate(zip(actual, expected, strict=True)):
+                distance = compare(a, b, effect, path)
+                worst = outcome.distances.get(pair.name, 0.0)
+                outcome.distances[pair.name] = max(distance.measured, worst)
+                if distance.is_fault:
+                    outcome.mismatches.append(Mismatch(pair, distance, sample))
+
+    def _path(self, pair: Pair, known: Container[int]) -> Path:
+        """The longer way of the two from what they have in common."""
+        behind = applications_behind(self.expressions, [pair.actual], known)
+        leaves = {source for made in behind for source in made.sources if source in known} - {pair.expected}
+        ways = [path_between(self.expressions, n, leaves, self.values.shape) for n in (pair.actual, pair.expected)]
+        return Path(max(1, *(way.ops for way in ways)), max(way.terms for way in ways))
+
+    def _off_grid(self, outcome: Outcome, claims: Provenance) -> list[Mismatch]:
+        """Values that are further than half a step from what they were quantized from."""
+        found = []
+        for new, old in claims.quantized:
+            step = _step(new)
+            if step is None or new not in outcome.ids or old not in outcome.ids:
+                continue
+            pair = Pair(new, outcome.ids[new], outcome.ids[old], True)
+            self.values.evaluate([pair.actual, pair.expected])
+            for sample, (a, b) in enumerate(
+                zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)
+            ):
+                distance = compare(a, b, Effect.LOSSY, Path())
+                largest = float(np.max(np.abs(b), initial=0.0)) or 1.0
+                allowed = Tolerance(0.505 * step / largest, f"half a step of the grid, {step:.3g}")
+                distance = Distance(distance.measured, allowed, distance.detail)
+                outcome.distances.setdefault(pair.name, distance.measured)
+                if distance.is_fault:
+                    found.append(Mismatch(pair, distance, sample))
+        return found
+
+
+def _step(value: Value) -> float | None:
+    """The largest step of the grid of a dequantized value; None where it is not constant."""
+    node = value.producer
+    scale = node.input(1) if node is not None and node.op == "DequantizeLinear" else None
+    if scale is None or scale.const is None:
+        return None
+    return float(np.max(scale.const.numpy()))
+
+
+def _is_healed(value: Value, good: Container[Value]) -> bool:
+    """Whether all that depends on ``value`` ends in values of ``good``."""
+    seen: set[Value] = set()
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for use in current.uses:
+            if not isinstance(use.user, Node) or (use.user.regions and not use.user.is_fused):
+                return False
+            pending += [output for output in use.user.outputs if output not in good]
+    return True
