@@ -15,6 +15,7 @@ from graphopt.cli.options import (
     pipeline_options,
     read_model,
     read_samples,
+    reproducing,
     say_unused_samples,
 )
 from graphopt.cli.output import counted, human_bytes, print_json, progress
@@ -56,6 +57,7 @@ def command(
     verify: Verify,
     data: Path | None,
     plugins: tuple[Path, ...],
+    reproducer: Path | None,
     as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
@@ -74,7 +76,7 @@ def command(
     artifact: Artifact | None = None
     for target in resolved:
         graph = imported if target is resolved[-1] else copy_graph(imported)
-        with progress("optimizing") as step:
+        with progress("optimizing") as step, reproducing(reproducer or output.with_suffix(".fault")):
             parsed.run(graph, context=Context(target=target, inputs=samples), verify=verify, progress=step)
         with progress("compiling") as step:
             compiled = compile_graph(

@@ -14,6 +14,7 @@ from graphopt.cli.options import (
     pipeline_options,
     read_model,
     read_samples,
+    reproducing,
     say_unused_samples,
 )
 from graphopt.cli.output import human_bytes, print_json, print_table, progress
@@ -55,6 +56,7 @@ def command(
     verify: Verify,
     data: Path | None,
     plugins: tuple[Path, ...],
+    reproducer: Path | None,
     target: str | None,
     keep_regions: bool,
     dump: Path | None,
@@ -73,7 +75,7 @@ def command(
     context = Context(target=Target.parse(target) if target else None, inputs=read_samples(data))
     say_unused_samples(parsed, data, verify)
     graph = read_model(model, dims, input_shapes)
-    with progress("optimizing") as step:
+    with progress("optimizing") as step, reproducing(reproducer or output.with_suffix(".fault")):
         report = parsed.run(graph, context=context, verify=verify, fuel=fuel, dump_dir=dump, progress=step)
     if output.suffix == ".gir":
         api.save(graph, output)

@@ -16,8 +16,14 @@ Operand = Callable[[int], Value]
 Shape = Callable[[int], tuple[int, ...]]
 _PRODUCTS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "QLinearConv": 3}
 """Operators that sum over all but the first axis of an operand, and which that is."""
-_LAST_AXIS = frozenset({"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "Softmax", "LogSoftmax", "Attention"})
-_NORMALIZING = frozenset({"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"})
+_LAST_AXIS = frozenset(
+    {"MatMul", "Gemm", "MatMulInteger", "QLinearMatMul", "Softmax", "LogSoftmax", "Attention"}
+)
+_NORMALIZING = frozenset(
+    {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"}
+)
+_LARGE = 1 << 16
+"""Constants of more bytes are passed in: that takes no copy, and a model with them takes several."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,9 @@ def cone_of(
     def operand(number: int) -> Value:
         if number not in values:
             entry = expressions.table[number]
-            if isinstance(entry, Leaf) and entry.data is not None:
-                values[number] = builder.constant(entry.data, f"c{number}")
+            data = entry.data if isinstance(entry, Leaf) else None
+            if data is not None and (data.nbytes <= _LARGE or not is_native(data.type)):
+                values[number] = builder.constant(data, f"c{number}")
             else:
                 feeds.append(number)
                 values[number] = builder.input(f"v{number}", _unranked(expressions.type_of(number)))
@@ -105,7 +112,11 @@ def _apply(builder: Builder, made: Application, operand: Operand) -> tuple[Value
     if made.regions is not None:
         mapping = {stand_in: operand(number) for stand_in, number in made.captured}
         mapping.update(
-            {old: new for old, new in zip(made.regions.inputs, inputs, strict=True) if old is not None and new is not None}
+            {
+                old: new
+                for old, new in zip(made.regions.inputs, inputs, strict=True)
+                if old is not None and new is not None
+            }
         )
         return copy_node(made.regions, builder, mapping).outputs
     outputs: list[tuple[str, Type]] = [(f"v{made.first + i}", type) for i, type in enumerate(made.types)]
@@ -114,7 +125,9 @@ def _apply(builder: Builder, made: Application, operand: Operand) -> tuple[Value
 
 def _unranked(type: Type) -> Type:
     """Shapes are those of the arrays that are passed in, whatever a faulty pass says of them."""
-    return replace(type, shape=None, layout=None) if isinstance(type, TensorType) and is_native(type) else type
+    return (
+        replace(type, shape=None, layout=None) if isinstance(type, TensorType) and is_native(type) else type
+    )
 
 
 def path_between(expressions: Expressions, number: int, leaves: Container[int], shape: Shape) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,14 @@ def compare(actual: Any, expected: Any, effect: Effect, path: Path) -> Distance:
 def _numeric(actual: Array, expected: Array, allowed: Tolerance) -> Distance:
     if actual is expected or np.array_equal(actual, expected):
         return Distance(0.0, allowed)
+    if expected.dtype in (np.float32, np.float64):
+        with np.errstate(all="ignore"):
+            difference = np.abs(actual - expected)
+            error = float(np.max(difference, initial=0.0))
+        if np.isfinite(error):  # so all are finite; the difference of neighbours is exact
+            scale = float(max(np.max(expected, initial=0.0), -np.min(expected, initial=0.0)))
+            fault = Distance(error / scale if scale else error, allowed)
+            return replace(fault, detail=_at(actual, expected, difference)) if fault.is_fault else fault
     wide = np.complex128 if expected.dtype.kind == "c" else np.float64
     a, b = actual.astype(wide), expected.astype(wide)
     finite = np.isfinite(b)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from graphopt.errors import GraphoptError
 from graphopt.ir.builder import copy_graph
-from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.graph import Graph, Node
 from graphopt.ir.printer import Printer
 from graphopt.ir.transaction import EventKind, Transaction
 from graphopt.verify.check import Checker, Mismatch
@@ -75,12 +75,12 @@ def locate(
     good = trial(guilty - 1).graph
     rewrite = _described(found.transactions[-1], good)
     reproducer = None
-    small = reduced(good, found.transactions[-1], found.mismatches, checker, lambda g: fails(g, replay, effect))
+    small = reduced(
+        good, found.transactions[-1], found.mismatches, checker, lambda g: fails(g, replay, effect)
+    )
     if small is not None:
         reproducer = Reproducer(*small, pipeline, tuple(options))
-    return NumericFault(
-        found.reason, mismatches=found.mismatches, rewrite=rewrite, reproducer=reproducer
-    )
+    return NumericFault(found.reason, mismatches=found.mismatches, rewrite=rewrite, reproducer=reproducer)
 
 
 def attempt(graph: Graph, replay: Replay, checker: Checker, effect: Effect, fuel: int | None) -> Trial:
@@ -111,13 +111,17 @@ def _described(transaction: Transaction, good: Graph) -> Rewrite:
     events = transaction.events
     changed = [e.node for e in events if e.kind is EventKind.CHANGED and e.node is not None]
     erased = [e.node for e in events if e.kind is EventKind.ERASED and e.node is not None]
-    made = [e.node for e in events if e.kind is EventKind.INSERTED and e.node is not None and not e.node.erased]
+    made = [
+        e.node for e in events if e.kind is EventKind.INSERTED and e.node is not None and not e.node.erased
+    ]
     root = transaction.root
     # Users of a replaced value count as changed, which says little of what was done.
     mine = [node for node in changed if node is root or not (made or erased)]
     old = [name for node in (*erased, *mine) for name in _names(node)]
     was = dict.fromkeys(
-        value.producer for name in old if good.has_value(name) and (value := good.value(name)).producer is not None
+        value.producer
+        for name in old
+        if good.has_value(name) and (value := good.value(name)).producer is not None
     )
     return Rewrite(
         transaction.index,
@@ -139,5 +143,3 @@ def _lines(nodes: Iterable[Node]) -> tuple[str, ...]:
     lines = [line if len(line) <= _WIDTH else line[: _WIDTH - 3] + "..." for line in printer.lines]
     more = len(lines) - _LINES
     return tuple(lines) if more <= 1 else (*lines[:_LINES], f"... and {more} more lines")
-
-

@@ -8,7 +8,7 @@ from pass_samples import Approximate, Lossy, Scale, Swap, close, do, graph_of
 
 from graphopt.errors import InputError, VerifyError
 from graphopt.ir.rewriter import Rewriter
-from graphopt.pipeline import Context, Effect, Pipeline
+from graphopt.pipeline import Context, Pipeline
 from graphopt.pipeline.pipeline import Verify
 
 INPUTS = [{"x": np.array([0.5, -2.0], np.float32)}]
@@ -49,7 +49,10 @@ def test_exact_passes_may_differ_by_a_rounding_only(by: float, passes: bool) -> 
     if passes:
         assert run(CONST, Scale(by=by))[0].distance["out"] < 1e-6  # type: ignore[attr-defined]
     else:
-        with pytest.raises(VerifyError, match="%r_const changed by 1e-05 of its largest value .*allowed: f32, 1 op deep, exact pass: 1e-06"):
+        with pytest.raises(
+            VerifyError,
+            match=r"%r_const changed by 1e-05 of its largest value .*allowed: f32, 1 op deep, exact pass: 1e-06",
+        ):
             run(CONST, Scale(by=by))
 
 
