@@ -22,7 +22,12 @@ _DEFAULT_RANGE = 2
 
 
 def example_inputs(
-    graph: Graph, seed: int = 0, dims: Mapping[str, int] | None = None, *, size: int = _SIZE
+    graph: Graph,
+    seed: int = 0,
+    dims: Mapping[str, int] | None = None,
+    *,
+    size: int = _SIZE,
+    distinct: bool = False,
 ) -> dict[str, Any]:
     """Inputs that ``graph`` can run on.
 
@@ -36,12 +41,14 @@ def example_inputs(
         dims: numbers for named dimensions. Others are 1 for a batch, 64 for the spatial axes of
             a tensor of four dimensions and more, else ``size``.
         size: of dimensions of which nothing is known.
+        distinct: give every symbolic dimension a size of its own, none of them 1, so that mixing two of them
+            up, or taking one for a number, makes a difference.
 
     Raises:
         EvaluationError: an input has an unknown type or rank.
     """
     rng = np.random.default_rng(seed)
-    sizes = _sizes(graph, dims or {}, size)
+    sizes = _distinct(graph, dims or {}) if distinct else _sizes(graph, dims or {}, size)
     return {
         value.name: _example(value, value.type, rng, sizes) for value in graph.inputs if value.const is None
     }
@@ -56,6 +63,14 @@ def _sizes(graph: Graph, given: Mapping[str, int], size: int) -> dict[str, int]:
                 if name not in sizes:
                     sizes[name] = _default_size(name, axis, len(shape or ()), size)
     return sizes
+
+
+def _distinct(graph: Graph, given: Mapping[str, int]) -> dict[str, int]:
+    """2, 3, ... for batches, multiples of 32 for spatial axes, odd numbers for others."""
+    sizes = _sizes(graph, given, _SIZE)
+    series = {_BATCH_SIZE: iter(range(2, 1000)), _SPATIAL_SIZE: iter(range(64, 1 << 20, 32))}
+    others = iter(range(7, 1 << 20, 2))
+    return {name: size if name in given else next(series.get(size, others)) for name, size in sizes.items()}
 
 
 def _default_size(name: str, axis: int, rank: int, size: int) -> int:

@@ -33,8 +33,8 @@ RANDOM_OPS = frozenset(
 )
 SAMPLES = 2
 """The most samples that are run."""
-SIZES = (8, 64, 576)
-"""Sizes of generated inputs, tried in this order."""
+GENERATED: tuple[dict[str, Any], ...] = ({"distinct": True}, {"size": 8}, {"size": 64}, {"size": 576})
+"""How inputs are generated; the first on which the model runs are used."""
 
 log = logging.getLogger("graphopt")
 
@@ -117,12 +117,10 @@ class NumericVerifier(Instrument):
         from graphopt.verify.check import Checker
 
         given = list(context.inputs)[:SAMPLES]
-        # Of a size that is not known some models ask that it be large.
-        for size in (None,) if given else SIZES:
+        # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
+        for options in ({},) if given else GENERATED:
             try:
-                inputs: list[Mapping[str, Any]] = given
-                if size is not None:
-                    inputs = [example_inputs(graph, seed=context.seed, size=size)]
+                inputs = given or [example_inputs(graph, context.seed, **options)]
                 checked = [_with_defaults(graph, check_inputs(graph.inputs, sample)) for sample in inputs]
                 self._checker = Checker(graph, checked)
                 self._reason = ""

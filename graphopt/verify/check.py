@@ -42,12 +42,9 @@ class Pair:
     actual: int
     expected: int
     claimed: bool
-    output: str = ""
-
-    @property
-    def name(self) -> str:
-        """The output's name to the outside, or the value's."""
-        return self.output or self.value.name
+    name: str
+    """The output's name to the outside, or that of the value before the pass, where it has none the value's."""
+    is_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Mismatch:
         return self.pair.name
 
     def __str__(self) -> str:
-        what = f'output "{self.value}"' if self.pair.output else f"%{self.value}"
+        what = f'output "{self.value}"' if self.pair.is_output else f"%{self.value}"
         found = self.distance
         text = f"{what} changed by {found.measured:.3g} of its largest value"
         if found.measured == float("inf"):
@@ -130,7 +127,7 @@ class Checker:
         if effect is Effect.LOSSY:
             outcome = self._numbered(graph, {}, outputs, Provenance(), trusting=False)
             self._judge(outcome, effect)
-            outcome.mismatches = self._off_grid(outcome, claims)
+            outcome.mismatches = self._off_grid(outcome, claims, before)
             return outcome
         outcome = self._numbered(graph, before, outputs, claims, trusting=True)
         self._judge(outcome, effect)
@@ -194,11 +191,16 @@ class Checker:
         """Numbers the graph and pairs its values; ``trusting``: values that were kept are taken to be equal."""
         pairs: list[Pair] = []
         names = dict(zip(graph.outputs, graph.output_names, strict=True))
+        was = {number: value.name for value, number in reversed(list(before.items()))}
+
+        def pair(value: Value, number: int, expected: int, claimed: bool) -> Pair:
+            name = names.get(value) or was.get(expected) or value.name
+            return Pair(value, number, expected, claimed, name, value in names)
 
         def settle(value: Value, number: int) -> int:
             number = self._same.get(number, number)
             claimed = claims.equal.get(value, ())
-            pairs.extend(Pair(value, number, n, True, names.get(value, "")) for n in claimed if n != number)
+            pairs.extend(pair(value, number, n, True) for n in claimed if n != number)
             kept = before.get(value)
             if kept == number or number in claimed:
                 return number
@@ -206,7 +208,7 @@ class Checker:
                 return claimed[0]
             if kept is None:
                 return number
-            pairs.append(Pair(value, number, kept, False, names.get(value, "")))
+            pairs.append(pair(value, number, kept, False))
             return kept if trusting else number
 
         ids = self.expressions.number(graph, settle)
@@ -216,7 +218,7 @@ class Checker:
         ):
             if number != expected:
                 pairs.append(Pair(value, number, expected, True, name))
-        unknown = [pair for pair in pairs if (pair.actual, pair.expected) not in self._agreed]
+        unknown = [found for found in pairs if (found.actual, found.expected) not in self._agreed]
         return Outcome(ids, now, list(dict.fromkeys(unknown)))
 
     def _judge(self, outcome: Outcome, effect: Effect) -> None:
@@ -246,15 +248,16 @@ class Checker:
         ]
         return Path(max(1, *(way.ops for way in ways)), max(way.terms for way in ways))
 
-    def _off_grid(self, outcome: Outcome, claims: Provenance) -> list[Mismatch]:
+    def _off_grid(self, outcome: Outcome, claims: Provenance, before: Mapping[Value, int]) -> list[Mismatch]:
         """Values that are further than half a step from what they were quantized from."""
         found = []
         for new, old in claims.quantized:
             grid = _grid(new)
-            if grid is None or new not in outcome.ids or old not in outcome.ids:
+            expected = outcome.ids.get(old, before.get(old))
+            if grid is None or expected is None or new not in outcome.ids:
                 continue
             step, low, high = grid
-            pair = Pair(new, outcome.ids[new], outcome.ids[old], True)
+            pair = Pair(new, outcome.ids[new], expected, True, old.name)
             self.values.evaluate([pair.actual, pair.expected])
             for sample, (a, b) in enumerate(
                 zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)

@@ -51,13 +51,13 @@ def test_exact_passes_may_differ_by_a_rounding_only(by: float, passes: bool) -> 
     else:
         with pytest.raises(
             VerifyError,
-            match=r"%r_const changed by 1e-05 of its largest value .*allowed: f32, 1 op deep, exact pass: 1e-06",
+            match=r"%k changed by 1e-05 of its largest value .*allowed: f32, 1 op deep, exact pass: 1e-06",
         ):
             run(CONST, Scale(by=by))
 
 
 def test_inputs_are_generated_when_none_are_given() -> None:
-    with pytest.raises(VerifyError, match="%r_const changed by 1 of"):
+    with pytest.raises(VerifyError, match="%k changed by 1 of"):
         run(CONST, Scale(by=2.0), inputs=())
 
 
