@@ -30,12 +30,13 @@ ALLOWED: dict[str, set[str]] = {
     "runtime": {"errors", "ir", "targets"},
     "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime", "targets"},
+    "bisect": {"errors", "ir", "onnx_io", "evaluate", "verify", "pipeline", "targets", "runtime", "backend"},
     "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
     "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
     "cli": {
         "errors", "ir", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench", "profile",
-        "api", "graphopt",
+        "bisect", "api", "graphopt",
     },
     "passes": {"errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets"},
 }  # fmt: skip

@@ -53,8 +53,9 @@ class Call:
 class KernelCache:
     """Lowers each distinct region once."""
 
-    def __init__(self, target: Target, winograd_error: float) -> None:
+    def __init__(self, target: Target, winograd_error: float, *, scheduled: bool = True) -> None:
         self.target = target
+        self.scheduled = scheduled
         self.winograd_error = winograd_error
         self.functions: dict[str, Any] = {}
         self._known: dict[Hashable, list[tuple[Lowered, str]]] = {}
@@ -69,7 +70,7 @@ class KernelCache:
                 for (kind, row, index), found in lowered.consulted.items()
             ):
                 return lowered, name
-        lowered = lower_region(region, self.target, outputs, self.winograd_error)
+        lowered = lower_region(region, self.target, outputs, self.winograd_error, scheduled=self.scheduled)
         name = self._fresh(lowered.name)
         self._known.setdefault(key, []).append((lowered, name))
         self.functions[name] = lowered.function
@@ -90,18 +91,21 @@ def _consult(region: KernelRegion, kind: str, place: tuple[int, int]) -> Hashabl
     return region.constants[value].digest
 
 
-def assemble(graph: Graph, target: Target, winograd_error: float = 0.0) -> Assembled:
+def assemble(
+    graph: Graph, target: Target, winograd_error: float = 0.0, *, scheduled: bool = True
+) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
 
     Args:
         winograd_error: bound of what Winograd's transforms may add to a convolution's relative error.
+        scheduled: False for kernels straight from the operators' definitions.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
     constants = Constants(graph)
     sizes = size_rules(graph, constants.get)
-    cache = KernelCache(target, winograd_error)
+    cache = KernelCache(target, winograd_error, scheduled=scheduled)
     calls = _plan(graph, cache, constants)
     module = _Module(graph, cache, calls, constants)
     return Assembled(module.build(), module.weights, module.kernels, sizes)

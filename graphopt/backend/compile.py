@@ -23,6 +23,7 @@ def compile_graph(
     *,
     source_sha256: str = "",
     winograd_error: float = WINOGRAD_ERROR,
+    scheduled: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Machine code for a graph.
@@ -32,6 +33,8 @@ def compile_graph(
         source_sha256: digest of the source model's file, for the manifest.
         winograd_error: bound of what Winograd's transforms may add to a convolution's error, relative to its
             largest output; 0 for direct convolution only.
+        scheduled: False for loops straight from the operators' definitions, to compare with: slow, and not
+            for every operator.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -43,7 +46,7 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target, winograd_error)
+    assembled = assemble(graph, target, winograd_error, scheduled=scheduled)
     built = build(
         assembled.module,
         target,

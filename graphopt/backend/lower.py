@@ -54,20 +54,27 @@ class Lowered:
 
 
 def lower_region(
-    region: KernelRegion, target: Target, outputs: tuple[int, ...], winograd_error: float
+    region: KernelRegion,
+    target: Target,
+    outputs: tuple[int, ...],
+    winograd_error: float,
+    *,
+    scheduled: bool = True,
 ) -> Lowered:
     """The kernel that computes these outputs of a region.
 
     Args:
         winograd_error: bound of what Winograd's transforms may add to the relative error of a convolution.
+        scheduled: False for loops straight from the operators' definitions, as a GPU's are before its schedule.
 
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.
     """
-    symbols = Symbols(opaque=target.kind == "llvm")
+    staged = target.kind == "cuda" or not scheduled
+    symbols = Symbols(opaque=not staged)
     arguments = Arguments(region, symbols)
     context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
-    if target.kind == "cuda":
+    if staged:
         function, inputs, passed = stage_region(region, target, context, symbols, outputs)
         return Lowered(function, inputs, {}, passed, outputs, _consulted(region, context), region.name)
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})

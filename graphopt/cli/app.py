@@ -20,6 +20,7 @@ _COMMANDS = {
     "run": "Run an artifact.",
     "bench": "Time models beside ONNX Runtime and other engines.",
     "profile": "Say where the time of an artifact goes.",
+    "bisect": "Find the rewrite or the kernel that makes numbers wrong.",
     "passes": "List passes and pipelines, and their options.",
 }
 
@@ -68,7 +69,7 @@ def app() -> None:
       graphopt run model.gopt --random
       graphopt bench model.onnx
 
-    Exit codes: 0 done, 2 can't be done or said (the message says why), 130 interrupted. With GRAPHOPT_DEBUG=1 in
+    Exit codes: 0 done, 1 bisect found a fault, 2 can't be done or said (the message says why), 130 interrupted. With GRAPHOPT_DEBUG=1 in
     the environment, errors come with their traceback.
     """
 
@@ -98,8 +99,10 @@ def _run() -> int:
     try:
         if sys.stdout is None:  # Python's word for a closed descriptor.
             raise GraphoptError("stdout is closed", hint="send it to a file or to /dev/null")
-        app.main(prog_name="graphopt", standalone_mode=False)
+        # What a command ends with by Exit comes back as its result.
+        code = app.main(prog_name="graphopt", standalone_mode=False)
         sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.exceptions.Abort:
@@ -112,7 +115,6 @@ def _run() -> int:
         return 2
     except OSError as error:
         return _unwritable(error)
-    return 0
 
 
 def _show(error: GraphoptError) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,7 +22,10 @@ from graphopt.cli.output import counted, human_bytes, print_json, progress
 
 if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
+    from graphopt.ir.graph import Graph
+    from graphopt.ir.tensor import Array
     from graphopt.pipeline.pipeline import Verify
+    from graphopt.targets import Target
 
 
 @click.command("compile")
@@ -74,6 +77,7 @@ def command(
     imported = read_model(model, dims, input_shapes)
     source = file_sha256(model)
     artifact: Artifact | None = None
+    checked = _samples_to_check(imported, samples) if verify == "numeric" else []
     for target in resolved:
         graph = imported if target is resolved[-1] else copy_graph(imported)
         with progress("optimizing") as step, reproducing(reproducer or output.with_suffix(".fault")):
@@ -86,6 +90,9 @@ def command(
                 winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error,
                 progress=step,
             )
+        if checked:
+            with progress("verifying") as step:
+                _check(graph, target, compiled, checked, winograd_error, step)
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
     assert artifact is not None
     artifact.save(output)
@@ -107,3 +114,44 @@ def command(
     click.echo(
         f"wrote {output}: {counted(kernels, 'kernel')} for {names}, {human_bytes(size)}, {seconds:.1f} s"
     )
+
+
+def _samples_to_check(graph: Graph, samples: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Any]]:
+    """Inputs on which the model runs, the user's or generated ones; none, with a word on stderr, where it can't."""
+    from graphopt.errors import EvaluationError
+    from graphopt.pipeline.numeric import checker_of
+
+    try:
+        return list(checker_of(graph, samples).values.samples)
+    except EvaluationError as error:
+        click.echo(f"not verified: {error.message}", err=True)
+        return []
+
+
+def _check(
+    graph: Graph,
+    target: Target,
+    artifact: Artifact,
+    samples: Sequence[Mapping[str, Any]],
+    winograd_error: float | None,
+    step: Callable[[int, int, str], None],
+) -> None:
+    """Compares an artifact with ONNX Runtime, where this machine can run it.
+
+    Raises:
+        KernelFault: a kernel is wrong.
+        GraphoptError: the outputs are, and no kernel by itself.
+    """
+    from graphopt.backend.compile import WINOGRAD_ERROR
+    from graphopt.bisect.search import compiled_fault, require_runnable
+    from graphopt.errors import TargetError
+
+    try:
+        require_runnable(target)
+    except TargetError as error:
+        click.echo(f"not verified: {error.message}", err=True)
+        return
+    bound = WINOGRAD_ERROR if winograd_error is None else winograd_error
+    fault = compiled_fault(graph, target, artifact, samples, winograd_error=bound, progress=step)
+    if fault is not None:
+        raise fault

@@ -81,17 +81,27 @@ def plugin_option(function: F) -> F:
     )(function)  # fmt: skip
 
 
-def pipeline_options(function: F) -> F:
-    """``--pipeline --verify --reproducer --inputs --plugin``: what is done to the graph and how it is checked."""
-    function = plugin_option(function)
-    function = click.option(
-        "--reproducer", type=click.Path(path_type=Path), metavar="FOLDER", show_default="OUTPUT's name, .fault",
-        help="Where a small model goes that shows a fault which numeric verification found.",
-    )(function)  # fmt: skip
-    function = click.option(
+def inputs_option(function: F) -> F:
+    """``--inputs``: samples of the model's inputs."""
+    return click.option(
         "-i", "--inputs", "data", type=click.Path(path_type=Path), metavar="FILE.npz",
         help="Inputs by name for calibration and numeric verification, or a folder of such files; else generated.",
     )(function)  # fmt: skip
+
+
+def reproducer_option(default: str) -> Callable[[F], F]:
+    """``--reproducer``: where a small faulty model goes."""
+    return click.option(
+        "--reproducer", type=click.Path(path_type=Path), metavar="FOLDER", show_default=default,
+        help="Where a small model goes that shows a fault which numeric verification found.",
+    )  # fmt: skip
+
+
+def pipeline_options(function: F) -> F:
+    """``--pipeline --verify --reproducer --inputs --plugin``: what is done to the graph and how it is checked."""
+    function = plugin_option(function)
+    function = reproducer_option("OUTPUT's name, .fault")(function)
+    function = inputs_option(function)
     function = click.option(
         "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure",
         help="Check the graph after each pass; numeric also compares values with those before it in ONNX Runtime.",

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,13 +33,19 @@ RANDOM_OPS = frozenset(
 )
 SAMPLES = 2
 """The most samples that are run."""
-GENERATED: tuple[dict[str, Any], ...] = ({"distinct": True}, {"size": 8}, {"size": 64}, {"size": 576})
+GENERATED: tuple[dict[str, Any], ...] = (
+    {"distinct": True},
+    {"size": 8},
+    {"size": 64},
+    {"size": 288},
+    {"size": 576},
+)
 """How inputs are generated; the first on which the model runs are used."""
 
 log = logging.getLogger("graphopt")
 
 
-class _Recorder:
+class Recorder:
     """Keeps the transactions of a pass (rewriter listener)."""
 
     def __init__(self) -> None:
@@ -63,7 +69,7 @@ class NumericVerifier(Instrument):
 
     def __init__(self) -> None:
         self._checker: Checker | None = None
-        self._recorder = _Recorder()
+        self._recorder = Recorder()
         self._reason = ""
         self._metadata: dict[str, str] = {}
 
@@ -73,7 +79,7 @@ class NumericVerifier(Instrument):
             self._begin(run.graph, run.context)
             run.row.verify_seconds += time.perf_counter() - start
         if self._checker is not None:
-            self._recorder = _Recorder()
+            self._recorder = Recorder()
             self._metadata = dict(run.graph.metadata)
             run.rewriter.listeners.append(self._recorder)
 
@@ -109,26 +115,10 @@ class NumericVerifier(Instrument):
         self._checker.values.close()
 
     def _begin(self, graph: Graph, context: Context) -> None:
-        random = next((n for n in graph.walk() if n.op in RANDOM_OPS and not n.domain), None)
-        if random is not None:
-            self._reason = f"{random.label} draws random numbers"
-            return
-        from graphopt.evaluate import check_inputs, example_inputs
-        from graphopt.verify.check import Checker
-
-        given = list(context.inputs)[:SAMPLES]
-        # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
-        for options in ({},) if given else GENERATED:
-            try:
-                inputs = given or [example_inputs(graph, context.seed, **options)]
-                checked = [_with_defaults(graph, check_inputs(graph.inputs, sample)) for sample in inputs]
-                self._checker = Checker(graph, checked)
-                self._reason = ""
-                return
-            except EvaluationError as error:
-                self._reason = self._reason or error.message
-        if given:
-            _blame_sample(graph, given)
+        try:
+            self._checker = checker_of(graph, context.inputs, context.seed)
+        except EvaluationError as error:
+            self._reason = error.message
 
     def _fault(self, run: PassRun, reason: str, mismatches: tuple[Mismatch, ...]) -> VerifyError:
         """Undoes the pass and says which of its rewrites was wrong."""
@@ -143,7 +133,7 @@ class NumericVerifier(Instrument):
         run.graph.metadata.update(self._metadata)
 
         def replay(graph: Graph, fuel: int | None) -> list[Transaction]:
-            recorder = _Recorder()
+            recorder = Recorder()
             rewriter = Rewriter(graph, run.rewriter.semantics, fuel=fuel, listeners=[recorder])
             with contextlib.suppress(OutOfFuel):
                 run.pass_.run(rewriter, replace(run.context, stats=RuleStats(), notes={}))
@@ -156,6 +146,33 @@ class NumericVerifier(Instrument):
         )  # fmt: skip
         fault.pass_name, fault.pass_index = run.pass_.name, run.row.index
         return fault
+
+
+def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0) -> Checker:
+    """What compares a graph's values from now on, on the first of ``inputs`` or on generated ones.
+
+    Raises:
+        InputError: the graph does not run on a sample that was given.
+        EvaluationError: no engine can run it, or it draws random numbers.
+    """
+    from graphopt.evaluate import check_inputs, example_inputs
+    from graphopt.verify.check import Checker
+
+    random = next((n for n in graph.walk() if n.op in RANDOM_OPS and not n.domain), None)
+    if random is not None:
+        raise EvaluationError(f"{random.label} draws random numbers")
+    first: EvaluationError | None = None
+    # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
+    for options in ({},) if inputs else GENERATED:
+        try:
+            samples = list(inputs)[:SAMPLES] or [example_inputs(graph, seed, **options)]
+            return Checker(graph, [_with_defaults(graph, check_inputs(graph.inputs, s)) for s in samples])
+        except EvaluationError as error:
+            first = first or error
+    assert first is not None
+    if inputs:
+        _blame_sample(graph, list(inputs)[:SAMPLES])
+    raise first
 
 
 def _can_not_run() -> str:
@@ -200,11 +217,12 @@ def _blame_sample(graph: Graph, samples: list[Mapping[str, Any]]) -> None:
 
 def _options(run: PassRun) -> tuple[str, ...]:
     """What the command line needs to run the pass again."""
+    found: list[str] = []
+    target = run.context.target
+    if target is not None:
+        found += ["--target", "native" if target == type(target).parse("native") else target.text]
     module = sys.modules.get(type(run.pass_).__module__)
     file = getattr(module, "__file__", None)
-    plugin = (
-        ("--plugin", file)
-        if module is not None and module.__name__.startswith("graphopt_plugin_") and file
-        else ()
-    )
-    return (*(("--target", run.context.target.text) if run.context.target is not None else ()), *plugin)
+    if module is not None and module.__name__.startswith("graphopt_plugin_") and file:
+        found += ["--plugin", file]
+    return tuple(found)

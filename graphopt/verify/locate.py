@@ -73,7 +73,7 @@ def locate(
     if not found.reason or not found.transactions:
         return NumericFault(reason, mismatches=tuple(mismatches))
     good = trial(guilty - 1).graph
-    rewrite = _described(found.transactions[-1], good)
+    rewrite = described(found.transactions[-1], good)
     reproducer = None
     small = reduced(
         good, found.transactions[-1], found.mismatches, checker, lambda g: fails(g, replay, effect)
@@ -106,8 +106,8 @@ def fails(sample: tuple[Graph, dict[str, object]], replay: Replay, effect: Effec
     return bool(attempt(graph, replay, checker, effect, None).reason)
 
 
-def _described(transaction: Transaction, good: Graph) -> Rewrite:
-    """What a transaction did, in ``.gir`` text; ``good`` is the graph without it."""
+def described(transaction: Transaction, good: Graph) -> Rewrite:
+    """What a transaction did, in ``.gir`` text; ``good`` is a graph on which it was not done."""
     events = transaction.events
     changed = [e.node for e in events if e.kind is EventKind.CHANGED and e.node is not None]
     erased = [e.node for e in events if e.kind is EventKind.ERASED and e.node is not None]

@@ -82,9 +82,13 @@ def _parts(
 
 def _root_node(value: Value) -> Node | None:
     """The node of the root region that makes ``value``, or around it."""
-    node = value.producer
-    if node is None and isinstance(value.owner, Region):
-        node = value.owner.parent
+    owner = value.owner
+    return None if owner is None else root_node(owner)
+
+
+def root_node(item: Node | Region) -> Node | None:
+    """The node of the root region that is ``item``, or that holds it; None for the root region."""
+    node = item if isinstance(item, Node) else item.parent
     while node is not None and node.parent is not None and node.parent.parent is not None:
         node = node.parent.parent
     return node
@@ -163,16 +167,8 @@ def cut_out(nodes: Sequence[Node], source: Graph) -> Cut:
         for node in nodes
         for value in node.outputs
         if (not value.num_uses and value is node.outputs[0])
-        or any(_user(use.user) not in members for use in value.uses)
+        or any(root_node(use.user) not in members for use in value.uses)
     ]
     builder.outputs([mapping[value] for value in outputs])
     cut.graph.output_names = [mapping[value].name for value in outputs]
     return cut
-
-
-def _user(user: Node | Region) -> Node | None:
-    """The node of the root region that a use belongs to; None for the graph's own outputs."""
-    node = user if isinstance(user, Node) else user.parent
-    while node is not None and node.parent is not None and node.parent.parent is not None:
-        node = node.parent.parent
-    return node

@@ -1,0 +1,264 @@
+"""Which kernel of a compiled graph is wrong, and whether its schedule or its lowering is to blame.
+
+Every kernel is compiled as in the whole artifact, and run on the values that ONNX Runtime gives for what it
+reads; so a fault of one kernel can't hide behind, or pass for, that of another. The guilty one is then
+made again in plainer ways: without Winograd's transforms, in row-major order, and as loops straight from the
+definition of its operators, without a hand-written schedule. The first that is right tells what was wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from graphopt.backend.assemble import is_view
+from graphopt.backend.compile import compile_graph
+from graphopt.bisect.pieces import Pieces, detached, without_layouts
+from graphopt.errors import CompileError, GraphoptError
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.printer import Printer
+from graphopt.targets import Target
+from graphopt.verify.cone import path_between
+from graphopt.verify.distance import Distance, compare
+from graphopt.verify.expressions import Expressions
+from graphopt.verify.tolerance import Effect, Path, Tolerance
+from graphopt.verify.values import Values
+
+Progress = Callable[[int, int, str], None]
+Blame = Literal["schedule", "lowering", "kernel"]
+STEPPING = frozenset(
+    {
+        "QuantizeLinear",
+        "DynamicQuantizeLinear",
+        "Round",
+        "Floor",
+        "Ceil",
+        "Cast",
+        "QLinearConv",
+        "QLinearMatMul",
+    }
+)
+"""Operators that make a whole step of the smallest difference."""
+_STEP = 0.02
+
+
+class KernelFault(GraphoptError):
+    """A kernel computes something else than its region.
+
+    Attributes:
+        region: label of the region, a node of the graph.
+        kernel: the kernel's name; empty where it is not known.
+        value: the value that differs.
+        distance: by how much.
+        sample: on which sample.
+        blame: ``schedule``: a plainer form of the kernel is right; ``lowering``: the unscheduled form is wrong
+            too; ``kernel``: there is no unscheduled form.
+        plainer: the plainest change that makes it right, in words; empty where none does.
+        body: the region's nodes as ``.gir`` text.
+    """
+
+    def __init__(
+        self, region: str, kernel: str, value: str, distance: Distance, sample: int, body: tuple[str, ...]
+    ) -> None:
+        self.region = region
+        self.kernel = kernel
+        self.value = value
+        self.distance = distance
+        self.sample = sample
+        self.body = body
+        self.blame: Blame = "kernel"
+        self.plainer = ""
+        super().__init__(self._text())
+
+    def blamed(self, blame: Blame, plainer: str) -> KernelFault:
+        """The same with what is to blame."""
+        self.blame, self.plainer = blame, plainer
+        self.message = self._text()
+        return self
+
+    def _text(self) -> str:
+        found = self.distance
+        by = "" if found.measured == float("inf") else f" by {found.measured:.3g} of its largest value"
+        detail = f" ({found.detail})" if found.detail else ""
+        what = f'kernel "{self.kernel}" of ' if self.kernel else ""
+        why = {
+            "schedule": f"The schedule is to blame: {self.plainer} it is right",
+            "lowering": "The lowering is to blame: loops without a schedule are wrong too",
+            "kernel": "It has no form without a schedule to compare with",
+        }[self.blame]
+        lines = [
+            f"{what}region {self.region} gives %{self.value} that differs{by} from ONNX Runtime{detail}; "
+            f"allowed: {found.tolerance.reason}. {why}. The region is"
+        ]
+        return "\n".join([*lines, *(f"    {line}" for line in self.body)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "region": self.region, "kernel": self.kernel, "value": self.value, "blame": self.blame,
+            "plainer": self.plainer, "distance": self.distance.measured,
+            "allowed": self.distance.tolerance.allowed, "tolerance": self.distance.tolerance.reason,
+            "detail": self.distance.detail, "body": list(self.body),
+        }  # fmt: skip
+
+
+@dataclass
+class Reference:
+    """What ONNX Runtime gives for all values of a graph, on samples."""
+
+    graph: Graph
+    samples: Sequence[Mapping[str, Any]]
+
+    def __post_init__(self) -> None:
+        self.expressions = Expressions()
+        self.ids = self.expressions.number(self.graph)
+        self.values = Values(self.expressions, self.samples, dict(self.graph.opset))
+        self.values.evaluate([self.ids[value] for value in self.graph.outputs])
+
+    def of(self, value: Value, sample: int) -> Any:
+        """A value on a sample.
+
+        Raises:
+            EvaluationError: ONNX Runtime can't compute it.
+        """
+        number = self.ids[value]
+        self.values.evaluate([number])
+        return self.values.of(number)[sample]
+
+    def whole_path(self, value: Value) -> Path:
+        """What lies between the graph's inputs and a value."""
+        return path_between(self.expressions, self.ids[value], (), self.values.shape)
+
+    def path(self, node: Node, value: Value) -> Path:
+        """What lies between the operands of a node and a value that it makes."""
+        leaves = {self.ids[operand] for operand in node.inputs if operand is not None and operand in self.ids}
+        return path_between(self.expressions, self.ids[value], leaves - {self.ids[value]}, self.values.shape)
+
+
+def kernel_fault(
+    graph: Graph,
+    target: Target,
+    reference: Reference,
+    *,
+    winograd_error: float,
+    kernels: Mapping[str, Sequence[str]] | None = None,
+    progress: Progress = lambda done, total, step: None,
+) -> KernelFault | None:
+    """The first kernel of a graph, in program order, that is wrong; None where all are right.
+
+    Args:
+        graph: what was compiled.
+        target: what for; this machine must run it.
+        reference: of the same graph.
+        winograd_error: as in :func:`graphopt.backend.compile.compile_graph`.
+        kernels: the regions of each kernel by its name, to name the guilty one.
+        progress: called with (steps done, steps in all, what comes next).
+
+    Raises:
+        CompileError: the graph can't be compiled.
+        EvaluationError: ONNX Runtime can't run the graph.
+    """
+    nodes = [node for node in graph.body if not is_view(node)]
+    first = next(_wrong(graph, nodes, target, reference, winograd_error, progress=progress), None)
+    if first is None:
+        return None
+    node, value, sample, distance = first
+    names = [name for name, regions in (kernels or {}).items() if node.label in regions]
+    fault = KernelFault(node.label, names[0] if names else "", value.name, distance, sample, _lines(node))
+    progress(1, 1, "plainer forms")
+    return fault.blamed(*_blame(graph, node, target, reference, winograd_error))
+
+
+def _wrong(
+    graph: Graph,
+    nodes: Sequence[Node],
+    target: Target,
+    reference: Reference,
+    winograd_error: float,
+    *,
+    scheduled: bool = True,
+    progress: Progress = lambda done, total, step: None,
+) -> Iterator[tuple[Node, Value, int, Distance]]:
+    """What kernels of ``nodes`` of ``graph`` compute wrongly, in program order."""
+    pieces = detached(graph, [[node] for node in nodes])
+    if not pieces.results:
+        return
+    artifact = compile_graph(
+        pieces.graph, target, winograd_error=winograd_error, scheduled=scheduled, progress=progress
+    )
+    with artifact.load(threads=1) as executable:
+        for sample in range(len(reference.samples)):
+            outputs = executable(_feeds(pieces, reference, sample))
+            for (value, place), actual in zip(pieces.results, outputs, strict=True):
+                distance = kernel_distance(actual, nodes[place], value, reference, sample)
+                if distance.is_fault:
+                    yield nodes[place], value, sample, distance
+
+
+def _feeds(pieces: Pieces, reference: Reference, sample: int) -> dict[str, Any]:
+    border = {name: np.asarray(reference.of(value, sample)) for value, name in pieces.names.items()}
+    own = {value.name for value in pieces.graph.inputs} - set(border)
+    return {**{name: array for name, array in reference.samples[sample].items() if name in own}, **border}
+
+
+def kernel_distance(actual: Any, node: Node, value: Value, reference: Reference, sample: int) -> Distance:
+    """How far a kernel's result is from ONNX Runtime's, with what a kernel may differ by."""
+    inner = list(node.body) if node.is_fused else [node]
+    distance = compare(actual, reference.of(value, sample), Effect.APPROXIMATE, reference.path(node, value))
+    if any(item.op in STEPPING for item in inner) and distance.tolerance.allowed < _STEP:
+        reason = f"{value.tensor.dtype.text if value.tensor.dtype else ''}, rounds to steps: {_STEP}"
+        return Distance(distance.measured, Tolerance(_STEP, reason), distance.detail)
+    return distance
+
+
+def _blame(
+    graph: Graph, node: Node, target: Target, reference: Reference, winograd_error: float
+) -> tuple[Blame, str]:
+    """Makes the kernel of one node in plainer ways until it is right."""
+
+    def is_right(source: Graph, place: int, bound: float, *, scheduled: bool = True) -> bool:
+        item = source.nodes[place]
+        pairs = dict(zip(_values(source), _values(graph), strict=True))
+        known = _Renamed(reference, pairs)
+        return next(_wrong(source, [item], target, known, bound, scheduled=scheduled), None) is None
+
+    place, plain = graph.nodes.index(node), without_layouts(graph)
+    if is_right(graph, place, 0.0):
+        return "schedule", "without Winograd's transforms"
+    if is_right(plain, place, winograd_error):
+        return "schedule", "in row-major order"
+    try:
+        if is_right(plain, place, 0.0, scheduled=False):
+            return "schedule", "as loops without a schedule"
+    except CompileError:
+        return "kernel", ""
+    return "lowering", ""
+
+
+class _Renamed(Reference):
+    """A reference for a copy of its graph."""
+
+    def __init__(self, source: Reference, pairs: Mapping[Value, Value]) -> None:
+        self.graph, self.samples = source.graph, source.samples
+        self.expressions, self.values = source.expressions, source.values
+        self.ids = {copy: source.ids[value] for copy, value in pairs.items() if value in source.ids}
+
+
+def _values(graph: Graph) -> Iterator[Value]:
+    """All values of a graph, in an order that copies share."""
+    yield from graph.inputs
+    yield from graph.constants.values()
+    for node in graph.walk():
+        yield from node.outputs
+        for region in node.regions.values():
+            yield from region.inputs
+
+
+def _lines(node: Node) -> tuple[str, ...]:
+    printer = Printer(None, lenient=True)
+    for item in list(node.body) if node.is_fused else [node]:
+        printer.node(item, 0)
+    return tuple(printer.lines)
