@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from graphopt.pipeline import Context, Effect, Pass, PatternPass, register_pass, register_pipeline
     from graphopt.rewrite import Rule
     from graphopt.targets import Target
+    from graphopt.verify.fault import NumericFault
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ _HOME = {
     "Effect": "graphopt.pipeline",
     "Graph": "graphopt.ir.graph",
     "GraphoptError": "graphopt.errors",
+    "NumericFault": "graphopt.verify.fault",
     "Pass": "graphopt.pipeline",
     "PatternPass": "graphopt.pipeline",
     "Rewriter": "graphopt.ir.rewriter",
@@ -57,6 +59,7 @@ __all__ = [
     "Effect",
     "Graph",
     "GraphoptError",
+    "NumericFault",
     "Pass",
     "PatternPass",
     "Rewriter",

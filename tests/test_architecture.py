@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "bisect": {"errors", "ir", "onnx_io", "evaluate", "verify", "pipeline", "targets", "runtime", "backend"},
     "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
-    "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
+    "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "verify", "api"},
     "cli": {
         "errors", "ir", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench", "profile",
         "bisect", "api", "graphopt",

@@ -13,6 +13,7 @@ NAMES = {
     "Effect",
     "Graph",
     "GraphoptError",
+    "NumericFault",
     "Pass",
     "PatternPass",
     "Rewriter",

@@ -73,7 +73,7 @@ def lower_region(
     staged = target.kind == "cuda" or not scheduled
     symbols = Symbols(opaque=not staged)
     arguments = Arguments(region, symbols)
-    context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
+    context = Context(region, symbols, None if staged else _VECTOR_MATH)
     if staged:
         function, inputs, passed = stage_region(region, target, context, symbols, outputs)
         return Lowered(function, inputs, {}, passed, outputs, _consulted(region, context), region.name)

@@ -77,6 +77,7 @@ class KernelFault(GraphoptError):
         """The same with what is to blame."""
         self.blame, self.plainer = blame, plainer
         self.message = self._text()
+        self.args = (self.message,)
         return self
 
     def _text(self) -> str:
