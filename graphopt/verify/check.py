@@ -134,11 +134,13 @@ class Checker:
         if outcome.mismatches and not all(pair.claimed for pair in outcome.pairs):
             outcome = self._numbered(graph, before, outputs, claims, trusting=False)
             self._judge(outcome, effect)
-            faults = {mismatch.pair.value for mismatch in outcome.mismatches}
-            good = {pair.value for pair in outcome.pairs if pair.claimed} - faults
-            outcome.mismatches = [
-                m for m in outcome.mismatches if m.pair.claimed or not _is_healed(m.pair.value, good)
-            ]
+            claimed = {pair.value for pair in outcome.pairs if pair.claimed}
+            found, outcome.mismatches = outcome.mismatches, []
+            for mismatch in found:
+                if mismatch.pair.claimed or not _ends_in(mismatch.pair.value, claimed):
+                    outcome.mismatches.append(mismatch)
+                else:
+                    outcome.pairs = [pair for pair in outcome.pairs if pair is not mismatch.pair]
         return outcome
 
     def accept(self, outcome: Outcome, effect: Effect) -> None:
@@ -213,11 +215,12 @@ class Checker:
 
         ids = self.expressions.number(graph, settle)
         now = [ids[value] for value in graph.outputs]
+        paired = {(found.actual, found.expected) for found in pairs}
         for value, name, number, expected in zip(
             graph.outputs, graph.output_names, now, outputs, strict=True
         ):
-            if number != expected:
-                pairs.append(Pair(value, number, expected, True, name))
+            if number != expected and (number, expected) not in paired:
+                pairs.append(Pair(value, number, expected, False, name, True))
         unknown = [found for found in pairs if (found.actual, found.expected) not in self._agreed]
         return Outcome(ids, now, list(dict.fromkeys(unknown)))
 
@@ -294,8 +297,8 @@ def _grid(value: Value) -> tuple[float, float, float] | None:
     return float(np.max(steps)), float(np.min(low)), float(np.max(high))
 
 
-def _is_healed(value: Value, good: Container[Value]) -> bool:
-    """Whether all that depends on ``value`` ends in values of ``good``."""
+def _ends_in(value: Value, claimed: Container[Value]) -> bool:
+    """Whether all that depends on ``value`` ends in values of ``claimed``."""
     seen: set[Value] = set()
     pending = [value]
     while pending:
@@ -306,5 +309,5 @@ def _is_healed(value: Value, good: Container[Value]) -> bool:
         for use in current.uses:
             if not isinstance(use.user, Node) or (use.user.regions and not use.user.is_fused):
                 return False
-            pending += [output for output in use.user.outputs if output not in good]
+            pending += [output for output in use.user.outputs if output not in claimed]
     return True
