@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from graphopt.errors import InputError, ModelError, VerifyError
+from graphopt.errors import GraphoptError, InputError, ModelError, VerifyError
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
@@ -166,7 +166,10 @@ def reproducing(folder: Path) -> Iterator[None]:
     except VerifyError as error:
         reproducer = getattr(error, "reproducer", None)
         if reproducer is not None:
-            error.hint = f"see it again, on a part of the model: {reproducer.save(folder)}"
+            try:
+                error.hint = f"see it again, on a part of the model: {reproducer.save(folder)}"
+            except GraphoptError as failure:
+                error.hint = failure.message
         raise
 
 
