@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from graphopt.errors import FAULT_HINT, GraphoptError, InputError, raised_at
 
 Model = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -82,7 +84,7 @@ class FunctionPredicate:
             raise
         except (Exception, SystemExit) as error:
             raise self._failed(error) from error
-        if verdict is None or getattr(verdict, "shape", ()):
+        if not isinstance(verdict, bool | int | np.bool_):
             raise InputError(
                 f"predicate {self.text} returned {type(verdict).__name__}, not True or False",
                 hint="return whether the model is good",

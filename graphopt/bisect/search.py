@@ -47,7 +47,8 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        detail = getattr(self.error, "as_dict", dict)()
+        known = (NumericFault, PredicateFault, KernelFault)
+        detail = self.error.as_dict() if isinstance(self.error, known) else {}
         return {"stage": self.stage, "message": self.error.message, **detail}
 
 

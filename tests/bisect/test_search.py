@@ -17,8 +17,9 @@ from graphopt.backend.compile import compile_graph
 from graphopt.bisect import Finding, KernelFault, PredicateFault, bisect, compiled_fault
 from graphopt.bisect.predicate import FunctionPredicate, Model, Savable, predicate_of
 from graphopt.cli.bisect_command import command
-from graphopt.errors import InputError, TargetError
+from graphopt.errors import EvaluationError, InputError, TargetError
 from graphopt.ir.graph import Graph
+from graphopt.ir.parser import parse_graph
 from graphopt.pipeline import Pipeline
 from graphopt.targets import Target
 from graphopt.verify.fault import NumericFault
@@ -216,6 +217,15 @@ def test_inputs_that_do_not_fit(folder: Path) -> None:
     with pytest.raises(InputError, match="no function"):
         (folder / "empty.py").write_text("")
         FunctionPredicate("empty.py:f")
+
+
+def test_a_model_that_onnx_runtime_can_not_run() -> None:
+    graph = parse_graph(
+        'gir 1\ngraph "g" opset 26 {\nopset "com.nobody" 1\ninput %x: f32[2]\n%y: f32[2] = com.nobody.Foo(%x)\n'
+        'return %y as "y"\n}'
+    )
+    with pytest.raises(EvaluationError, match="Foo"):
+        bisect(graph, Pipeline.parse("O1"), None)
 
 
 def test_a_pass_before_the_guilty_one_counts_in_the_fuel(folder: Path) -> None:
