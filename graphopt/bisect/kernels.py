@@ -15,15 +15,19 @@ from typing import Any, Literal
 import numpy as np
 
 from graphopt.backend.assemble import is_view
-from graphopt.backend.compile import compile_graph
+from graphopt.backend.compile import WINOGRAD_ERROR, compile_graph
 from graphopt.bisect.pieces import Pieces, detached, without_layouts
 from graphopt.errors import CompileError, GraphoptError
+from graphopt.ir.builder import copy_graph
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.printer import Printer
+from graphopt.pipeline import Context, Pipeline
 from graphopt.targets import Target
 from graphopt.verify.cone import path_between
 from graphopt.verify.distance import Distance, compare
 from graphopt.verify.expressions import Expressions
+from graphopt.verify.fault import Reproducer
+from graphopt.verify.reduce import cut_out
 from graphopt.verify.tolerance import Effect, Path, Tolerance
 from graphopt.verify.values import Values
 
@@ -58,6 +62,7 @@ class KernelFault(GraphoptError):
             too; ``kernel``: there is no unscheduled form.
         plainer: the plainest change that makes it right, in words; empty where none does.
         body: the region's nodes as ``.gir`` text.
+        reproducer: the region as a model of its own that shows the fault; None where it does not by itself.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class KernelFault(GraphoptError):
         self.body = body
         self.blame: Blame = "kernel"
         self.plainer = ""
+        self.reproducer: Reproducer | None = None
         super().__init__(self._text())
 
     def blamed(self, blame: Blame, plainer: str) -> KernelFault:
@@ -146,6 +152,7 @@ def kernel_fault(
     *,
     winograd_error: float,
     kernels: Mapping[str, Sequence[str]] | None = None,
+    pipeline: str = "O2",
     progress: Progress = lambda done, total, step: None,
 ) -> KernelFault | None:
     """The first kernel of a graph, in program order, that is wrong; None where all are right.
@@ -156,6 +163,7 @@ def kernel_fault(
         reference: of the same graph.
         winograd_error: as in :func:`graphopt.backend.compile.compile_graph`.
         kernels: the regions of each kernel by its name, to name the guilty one.
+        pipeline: the passes that made the regions, for what reproduces a fault.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -170,7 +178,43 @@ def kernel_fault(
     names = [name for name, regions in (kernels or {}).items() if node.label in regions]
     fault = KernelFault(node.label, names[0] if names else "", value.name, distance, sample, _lines(node))
     progress(1, 1, "plainer forms")
+    fault.reproducer = _reproducer(graph, node, target, reference, sample, pipeline, winograd_error)
     return fault.blamed(*_blame(graph, node, target, reference, winograd_error))
+
+
+def _reproducer(
+    graph: Graph,
+    node: Node,
+    target: Target,
+    reference: Reference,
+    sample: int,
+    pipeline: str,
+    winograd_error: float,
+) -> Reproducer | None:
+    """The region as a model that, through the same passes, shows the fault; None where it does not."""
+    from graphopt import onnx_io
+
+    plain = without_layouts(graph)
+    cut = cut_out([plain.nodes[graph.nodes.index(node)]], plain)
+    originals = dict(zip(_values(plain), _values(graph), strict=True))
+    inputs = {name: np.asarray(reference.of(originals[value], sample)) for value, name in cut.border}
+    again = onnx_io.load(onnx_io.to_proto(cut.graph))
+    trial = copy_graph(again)
+    try:
+        Pipeline.parse(pipeline).run(trial, context=Context(target=target), verify="off")
+        nodes = [item for item in trial.body if not is_view(item)]
+        known = Reference(trial, [inputs])
+        if next(_wrong(trial, nodes, target, known, winograd_error), None) is None:
+            return None
+    except GraphoptError:
+        return None
+    name = "native" if target == Target.parse("native") else target.text
+    options = (
+        "--target",
+        name,
+        *(("--winograd-error", str(winograd_error)) if winograd_error != WINOGRAD_ERROR else ()),
+    )
+    return Reproducer(again, inputs, pipeline, options, is_kernel=True)
 
 
 def _wrong(

@@ -87,7 +87,7 @@ class PredicateFault(GraphoptError):
 
 def bisect(
     graph: Graph,
-    pipeline: Pipeline,
+    pipeline: str | Pipeline,
     target: Target | None,
     *,
     inputs: Sequence[Mapping[str, Any]] = (),
@@ -99,7 +99,7 @@ def bisect(
 
     Args:
         graph: as it was read; it does not change.
-        pipeline: the passes.
+        pipeline: the passes, or their text.
         target: what to compile for; None: only the passes are looked at.
         inputs: samples; generated when there are none.
         predicate: decides instead of numeric differences.
@@ -111,14 +111,17 @@ def bisect(
         EvaluationError: ONNX Runtime can't run the model.
         CompileError: it can't be compiled.
         TargetError: this machine can't run code for ``target``.
+        PipelineError: the text is wrong.
     """
-    search = _Search(pipeline, target, list(inputs), winograd_error, progress)
+    parsed = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
+    search = _Search(parsed, str(pipeline), target, list(inputs), winograd_error, progress)
     return search.by_predicate(graph, predicate) if predicate is not None else search.by_numbers(graph)
 
 
 @dataclass
 class _Search:
     pipeline: Pipeline
+    text: str
     target: Target | None
     inputs: list[Mapping[str, Any]]
     winograd_error: float
@@ -137,7 +140,7 @@ class _Search:
         artifact = self._compiled(optimized)
         error = compiled_fault(
             optimized, self.target, artifact, samples, winograd_error=self.winograd_error, progress=self.progress,
-            every_kernel=True,
+            every_kernel=True, pipeline=self.text,
         )  # fmt: skip
         return (
             None
@@ -326,6 +329,7 @@ def compiled_fault(
     *,
     winograd_error: float = WINOGRAD_ERROR,
     every_kernel: bool = False,
+    pipeline: str = "O2",
     progress: Progress = lambda done, total, step: None,
 ) -> GraphoptError | None:
     """What is wrong with an artifact, by the numbers of ONNX Runtime for the graph that it was made of.
@@ -346,8 +350,9 @@ def compiled_fault(
         return None
     variant = artifact.variants[0]
     fault = kernel_fault(
-        graph, target, reference, winograd_error=winograd_error, kernels=variant.kernels, progress=progress
-    )
+        graph, target, reference, winograd_error=winograd_error, kernels=variant.kernels,
+        pipeline=pipeline, progress=progress,
+    )  # fmt: skip
     if fault is not None or wrong is None:
         return fault
     name, distance = wrong

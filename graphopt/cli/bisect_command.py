@@ -75,14 +75,14 @@ def command(
     from graphopt.pipeline import Pipeline
     from graphopt.targets import Target
 
-    parsed = Pipeline.parse(pipeline)
+    Pipeline.parse(pipeline)  # a wrong text is told before anything is read
     resolved = None if target == "none" else Target.parse(target)
     decides = predicate_of(predicate) if predicate is not None else None
     samples = read_samples(data)
     graph = read_model(model, dims, input_shapes)
     with progress("searching") as step:
         found = bisect(
-            graph, parsed, resolved, inputs=samples, predicate=decides,
+            graph, pipeline, resolved, inputs=samples, predicate=decides,
             winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error, progress=step,
         )  # fmt: skip
     if found is not None:

@@ -91,8 +91,8 @@ def command(
                 progress=step,
             )
         if checked:
-            with progress("verifying") as step:
-                _check(graph, target, compiled, checked, winograd_error, step)
+            with progress("verifying") as step, reproducing(reproducer or output.with_suffix(".fault")):
+                _check(graph, target, compiled, checked, winograd_error, pipeline, step)
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
     assert artifact is not None
     artifact.save(output)
@@ -134,6 +134,7 @@ def _check(
     artifact: Artifact,
     samples: Sequence[Mapping[str, Any]],
     winograd_error: float | None,
+    pipeline: str,
     step: Callable[[int, int, str], None],
 ) -> None:
     """Compares an artifact with ONNX Runtime, where this machine can run it.
@@ -152,6 +153,8 @@ def _check(
         click.echo(f"not verified: {error.message}", err=True)
         return
     bound = WINOGRAD_ERROR if winograd_error is None else winograd_error
-    fault = compiled_fault(graph, target, artifact, samples, winograd_error=bound, progress=step)
+    fault = compiled_fault(
+        graph, target, artifact, samples, winograd_error=bound, pipeline=pipeline, progress=step
+    )
     if fault is not None:
         raise fault

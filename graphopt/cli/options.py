@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from graphopt.errors import GraphoptError, InputError, ModelError, VerifyError
+from graphopt.errors import GraphoptError, InputError, ModelError
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
@@ -163,7 +163,7 @@ def reproducing(folder: Path) -> Iterator[None]:
     """Writes what reproduces a numeric fault into ``folder``, and tells so in the error."""
     try:
         yield
-    except VerifyError as error:
+    except GraphoptError as error:
         reproducer = getattr(error, "reproducer", None)
         if reproducer is not None:
             try:

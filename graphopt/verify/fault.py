@@ -36,19 +36,21 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Reproducer:
-    """The smallest part of a graph on which a pass goes wrong in the same way.
+    """The smallest part of a graph on which a pass, or a kernel, goes wrong in the same way.
 
     Attributes:
         graph: before the pass; its inputs are the values at the border of the part.
         inputs: what these were, by name.
-        pipeline: text of the pass.
-        options: further options of ``graphopt opt`` that it needs.
+        pipeline: text of the pass, or of the passes before the kernel.
+        options: further options of the command that it needs.
+        is_kernel: what goes wrong is a kernel, which ``graphopt bisect`` shows, else a pass, and ``opt`` does.
     """
 
     graph: Graph
     inputs: Mapping[str, Any]
     pipeline: str
     options: tuple[str, ...] = ()
+    is_kernel: bool = False
 
     def save(self, folder: Path) -> str:
         """Writes ``before.onnx`` and ``inputs.npz`` into a folder, which is made.
@@ -72,10 +74,13 @@ class Reproducer:
 
     def command(self, folder: Path) -> str:
         """The command that shows the fault again, from files in ``folder``."""
-        words = [
-            "graphopt", "opt", str(folder / "before.onnx"), "-o", str(folder / "after.onnx"),
-            "-p", self.pipeline, "--inputs", str(folder / "inputs.npz"), "--verify", "numeric", *self.options,
-        ]  # fmt: skip
+        model, inputs = str(folder / "before.onnx"), ["--inputs", str(folder / "inputs.npz")]
+        if self.is_kernel:
+            words = ["graphopt", "bisect", model, self.pipeline, *inputs, *self.options]
+        else:
+            output = ["-o", str(folder / "after.onnx")]
+            words = ["graphopt", "opt", model, *output, "-p", self.pipeline, *inputs, "--verify", "numeric"]
+            words += self.options
         return shlex.join(words)
 
 

@@ -203,6 +203,10 @@ def test_an_artifact_is_checked_against_onnx_runtime(monkeypatch: pytest.MonkeyP
     assert isinstance(found, KernelFault)
     assert 'kernel "sub" of region Sub "y" gives %y that differs by 2 of its largest value' in found.message
     assert "The lowering is to blame: loops without a schedule are wrong too" in found.message
+    assert found.reproducer is not None
+    assert [node.op for node in found.reproducer.graph.walk()] == ["Sub"]
+    again = bisect(found.reproducer.graph, Pipeline.parse("O2"), target, inputs=[found.reproducer.inputs])
+    assert again is not None and isinstance(again.error, KernelFault) and again.error.region == 'Sub "y"'
 
 
 def test_what_this_machine_can_not_run_is_said() -> None:

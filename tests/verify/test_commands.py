@@ -104,6 +104,8 @@ def test_compile_runs_the_artifact_beside_onnx_runtime(folder: Path, monkeypatch
     assert isinstance(done.exception, KernelFault)
     assert 'kernel "tanh_sub" of region graphopt.fused "y" gives %y that differs' in done.exception.message
     assert not (folder / "new.gopt").exists()
+    assert done.exception.hint is not None
+    assert "graphopt bisect new.fault/before.onnx O2 --inputs new.fault/inputs.npz" in done.exception.hint
 
 
 def test_what_can_not_be_verified_is_said(folder: Path) -> None:
