@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from graphopt.errors import GraphoptError
     from graphopt.ir.graph import Graph
     from graphopt.ir.rewriter import Rewriter
-    from graphopt.pipeline import Context, Effect, Pass, PatternPass, register_pass, register_pipeline
+    from graphopt.pipeline import (
+        Context,
+        Effect,
+        Instrument,
+        Pass,
+        PatternPass,
+        register_instrument,
+        register_pass,
+        register_pipeline,
+    )
     from graphopt.rewrite import Rule
     from graphopt.targets import Target
     from graphopt.verify.fault import NumericFault
@@ -37,6 +46,7 @@ _HOME = {
     "Effect": "graphopt.pipeline",
     "Graph": "graphopt.ir.graph",
     "GraphoptError": "graphopt.errors",
+    "Instrument": "graphopt.pipeline",
     "NumericFault": "graphopt.verify.fault",
     "Pass": "graphopt.pipeline",
     "PatternPass": "graphopt.pipeline",
@@ -47,6 +57,7 @@ _HOME = {
     "from_onnx_ir": "graphopt.api",
     "load": "graphopt.api",
     "optimize": "graphopt.api",
+    "register_instrument": "graphopt.pipeline",
     "register_pass": "graphopt.pipeline",
     "register_pipeline": "graphopt.pipeline",
     "save": "graphopt.api",
@@ -59,6 +70,7 @@ __all__ = [
     "Effect",
     "Graph",
     "GraphoptError",
+    "Instrument",
     "NumericFault",
     "Pass",
     "PatternPass",
@@ -70,6 +82,7 @@ __all__ = [
     "from_onnx_ir",
     "load",
     "optimize",
+    "register_instrument",
     "register_pass",
     "register_pipeline",
     "runtime",

@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "ir": {"errors"},
     "ops": {"errors", "ir"},
+    "analysis": {"errors", "ir", "ops"},
     "onnx_io": {"errors", "ir", "ops"},
     "evaluate": {"errors", "ir", "onnx_io"},
     "rewrite": {"errors", "ir"},
@@ -28,17 +29,18 @@ ALLOWED: dict[str, set[str]] = {
     "verify": {"errors", "ir", "onnx_io", "evaluate"},
     "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets", "verify"},
     "runtime": {"errors", "ir", "targets"},
-    "backend": {"errors", "ir", "ops", "evaluate", "targets", "runtime"},
+    "backend": {"errors", "ir", "ops", "analysis", "evaluate", "targets", "runtime"},
     "bench": {"errors", "ir", "runtime", "targets"},
+    "profile": {"errors", "ir", "analysis", "targets", "runtime", "backend"},
+    "tune": {"errors", "ir", "targets", "runtime", "backend"},
     "bisect": {"errors", "ir", "onnx_io", "evaluate", "verify", "pipeline", "targets", "runtime", "backend"},
-    "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
-    "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
+    "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend", "tune"},
     "graphopt": {"errors", "ir", "rewrite", "pipeline", "targets", "runtime", "backend", "verify", "api"},
     "cli": {
-        "errors", "ir", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench", "profile",
-        "bisect", "api", "graphopt",
+        "errors", "ir", "analysis", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench",
+        "profile", "tune", "bisect", "api", "graphopt",
     },
-    "passes": {"errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets"},
+    "passes": {"errors", "ir", "ops", "analysis", "rewrite", "pipeline", "evaluate", "targets"},
 }  # fmt: skip
 """For each package those of graphopt's that it may import; ``graphopt`` is what its ``__init__`` holds, and
 ``passes`` are the built-in ones, which nothing imports by name."""

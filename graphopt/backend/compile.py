@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from graphopt.backend.artifact import Artifact, build
 from graphopt.errors import CompileError
@@ -13,8 +14,8 @@ from graphopt.ir.types import TensorType
 from graphopt.runtime.manifest import TensorSpec
 from graphopt.targets import Target
 
-WINOGRAD_ERROR = 5e-5
-"""What Winograd's transforms may add to a convolution's relative error by default: F(4x4, 3x3) adds 2e-5."""
+KERNEL_ERROR = 5e-5
+"""What fast kernels may add to a relative error by default: F(4x4, 3x3) and two parts on AMX add 2e-5."""
 
 
 def compile_graph(
@@ -22,7 +23,8 @@ def compile_graph(
     target: Target,
     *,
     source_sha256: str = "",
-    winograd_error: float = WINOGRAD_ERROR,
+    kernel_error: float = KERNEL_ERROR,
+    choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     scheduled: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
@@ -31,8 +33,9 @@ def compile_graph(
     Args:
         graph: regions made by ``fuse-regions`` become one kernel each, every other node one of its own.
         source_sha256: digest of the source model's file, for the manifest.
-        winograd_error: bound of what Winograd's transforms may add to a convolution's error, relative to its
-            largest output; 0 for direct convolution only.
+        kernel_error: bound of what Winograd's transforms, or floats in parts on AMX, may add to the error of a
+            convolution or product, relative to its largest output; 0 for neither.
+        choices: for kernels by their digest what to choose otherwise than the models do, as tuning found it.
         scheduled: False for loops straight from the operators' definitions, to compare with: slow, and not
             for every operator.
         progress: called with (steps done, steps in all, what comes next).
@@ -46,7 +49,7 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target, winograd_error, scheduled=scheduled)
+    assembled = assemble(graph, target, kernel_error, choices, scheduled=scheduled)
     built = build(
         assembled.module,
         target,
@@ -60,6 +63,7 @@ def compile_graph(
         source_sha256=source_sha256,
         kernels=assembled.kernels,
         sizes=assembled.sizes,
+        memory=assembled.memory,
         progress=progress,
     )
     return built.with_defaults({v.name: v.const.numpy() for v in graph.inputs if v.const is not None})
@@ -71,7 +75,7 @@ def check_operators(graph: Graph) -> None:
     Raises:
         CompileError: names each such operator, how often it occurs, and its first node.
     """
-    from graphopt.backend.assemble import is_view
+    from graphopt.backend.contiguous import is_view
     from graphopt.backend.emitters import EMITTERS
     from graphopt.backend.readers import READERS
 

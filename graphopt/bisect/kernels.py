@@ -2,20 +2,22 @@
 
 Every kernel is compiled as in the whole artifact, and run on the values that ONNX Runtime gives for what it
 reads; so a fault of one kernel can't hide behind, or pass for, that of another. The guilty one is then
-made again in plainer ways: without Winograd's transforms, in row-major order, and as loops straight from the
+made again in plainer ways: as it was before tuning, without fast arithmetic (Winograd's transforms, floats in
+parts on AMX), in row-major order, and as loops straight from the
 definition of its operators, without a hand-written schedule. The first that is right tells what was wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from graphopt.backend.assemble import is_view
-from graphopt.backend.compile import WINOGRAD_ERROR, compile_graph
+from graphopt.backend.artifact import Artifact
+from graphopt.backend.compile import KERNEL_ERROR, compile_graph
+from graphopt.backend.contiguous import is_view
 from graphopt.bisect.pieces import Pieces, detached, without_layouts
 from graphopt.errors import CompileError, GraphoptError
 from graphopt.ir.builder import copy_graph
@@ -33,17 +35,8 @@ from graphopt.verify.values import Values
 
 Progress = Callable[[int, int, str], None]
 Blame = Literal["schedule", "lowering", "kernel"]
-STEPPING = frozenset(
-    {
-        "QuantizeLinear",
-        "DynamicQuantizeLinear",
-        "Round",
-        "Floor",
-        "Ceil",
-        "Cast",
-        "QLinearConv",
-        "QLinearMatMul",
-    }
+_STEPPING = frozenset(
+    {"QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "QLinearConv", "QLinearMatMul"}
 )
 """Operators that make a whole step of the smallest difference."""
 _STEP = 0.02
@@ -112,6 +105,23 @@ class KernelFault(GraphoptError):
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Making:
+    """How kernels are made; see :func:`graphopt.backend.compile.compile_graph`."""
+
+    target: Target
+    kernel_error: float = KERNEL_ERROR
+    choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    scheduled: bool = True
+
+    def compile(self, graph: Graph, progress: Progress) -> Artifact:
+        """The artifact of a graph."""
+        return compile_graph(
+            graph, self.target, kernel_error=self.kernel_error, choices=self.choices, scheduled=self.scheduled,
+            progress=progress,
+        )  # fmt: skip
+
+
 @dataclass
 class Reference:
     """What ONNX Runtime gives for all values of a graph, on samples."""
@@ -147,10 +157,9 @@ class Reference:
 
 def kernel_fault(
     graph: Graph,
-    target: Target,
+    making: Making,
     reference: Reference,
     *,
-    winograd_error: float,
     kernels: Mapping[str, Sequence[str]] | None = None,
     pipeline: str = "O2",
     progress: Progress = lambda done, total, step: None,
@@ -159,9 +168,8 @@ def kernel_fault(
 
     Args:
         graph: what was compiled.
-        target: what for; this machine must run it.
+        making: how; this machine must run code for its target.
         reference: of the same graph.
-        winograd_error: as in :func:`graphopt.backend.compile.compile_graph`.
         kernels: the regions of each kernel by its name, to name the guilty one.
         pipeline: the passes that made the regions, for what reproduces a fault.
         progress: called with (steps done, steps in all, what comes next).
@@ -171,70 +179,57 @@ def kernel_fault(
         EvaluationError: ONNX Runtime can't run the graph.
     """
     nodes = [node for node in graph.body if not is_view(node)]
-    first = next(_wrong(graph, nodes, target, reference, winograd_error, progress=progress), None)
+    first = next(_wrong(graph, nodes, making, reference, progress), None)
     if first is None:
         return None
     node, value, sample, distance = first
     names = [name for name, regions in (kernels or {}).items() if node.label in regions]
     fault = KernelFault(node.label, names[0] if names else "", value.name, distance, sample, _lines(node))
     progress(1, 1, "plainer forms")
-    fault.reproducer = _reproducer(graph, node, target, reference, sample, pipeline, winograd_error)
-    return fault.blamed(*_blame(graph, node, target, reference, winograd_error))
+    fault.reproducer = _reproducer(graph, node, making, reference, sample, pipeline)
+    return fault.blamed(*_blame(graph, node, making, reference))
 
 
 def _reproducer(
-    graph: Graph,
-    node: Node,
-    target: Target,
-    reference: Reference,
-    sample: int,
-    pipeline: str,
-    winograd_error: float,
+    graph: Graph, node: Node, making: Making, reference: Reference, sample: int, pipeline: str
 ) -> Reproducer | None:
     """The region as a model that, through the same passes, shows the fault; None where it does not."""
     from graphopt import onnx_io
 
     plain = without_layouts(graph)
-    cut = cut_out([plain.nodes[graph.nodes.index(node)]], plain)
     originals = dict(zip(_values(plain), _values(graph), strict=True))
-    inputs = {name: np.asarray(reference.of(originals[value], sample)) for value, name in cut.border}
-    again = onnx_io.load(onnx_io.to_proto(cut.graph))
-    trial = copy_graph(again)
     try:
-        Pipeline.parse(pipeline).run(trial, context=Context(target=target), verify="off")
+        cut = cut_out([plain.nodes[graph.nodes.index(node)]], plain)
+        inputs = {name: np.asarray(reference.of(originals[value], sample)) for value, name in cut.border}
+        again = onnx_io.load(onnx_io.to_proto(cut.graph))
+        trial = copy_graph(again)
+        Pipeline.parse(pipeline).run(trial, context=Context(target=making.target), verify="off")
         nodes = [item for item in trial.body if not is_view(item)]
-        known = Reference(trial, [inputs])
-        if next(_wrong(trial, nodes, target, known, winograd_error), None) is None:
+        # Without what tuning chose: the command line has no way to say that of one kernel.
+        untuned = replace(making, choices={})
+        if next(_wrong(trial, nodes, untuned, Reference(trial, [inputs])), None) is None:
             return None
-    except GraphoptError:
+    except (GraphoptError, KeyError):
         return None
-    name = "native" if target == Target.parse("native") else target.text
-    options = (
-        "--target",
-        name,
-        *(("--winograd-error", str(winograd_error)) if winograd_error != WINOGRAD_ERROR else ()),
-    )
-    return Reproducer(again, inputs, pipeline, options, is_kernel=True)
+    target = making.target
+    options = ["--target", "native" if target == Target.parse("native") else target.text]
+    if making.kernel_error != KERNEL_ERROR:
+        options += ["--kernel-error", str(making.kernel_error)]
+    return Reproducer(again, inputs, pipeline, tuple(options), is_kernel=True)
 
 
 def _wrong(
     graph: Graph,
     nodes: Sequence[Node],
-    target: Target,
+    making: Making,
     reference: Reference,
-    winograd_error: float,
-    *,
-    scheduled: bool = True,
     progress: Progress = lambda done, total, step: None,
 ) -> Iterator[tuple[Node, Value, int, Distance]]:
     """What kernels of ``nodes`` of ``graph`` compute wrongly, in program order."""
     pieces = detached(graph, [[node] for node in nodes])
     if not pieces.results:
         return
-    artifact = compile_graph(
-        pieces.graph, target, winograd_error=winograd_error, scheduled=scheduled, progress=progress
-    )
-    with artifact.load(threads=1) as executable:
+    with making.compile(pieces.graph, progress).load(threads=1) as executable:
         for sample in range(len(reference.samples)):
             outputs = executable(_feeds(pieces, reference, sample))
             for (value, place), actual in zip(pieces.results, outputs, strict=True):
@@ -253,30 +248,40 @@ def kernel_distance(actual: Any, node: Node, value: Value, reference: Reference,
     """How far a kernel's result is from ONNX Runtime's, with what a kernel may differ by."""
     inner = list(node.body) if node.is_fused else [node]
     distance = compare(actual, reference.of(value, sample), Effect.APPROXIMATE, reference.path(node, value))
-    if any(item.op in STEPPING for item in inner) and distance.tolerance.allowed < _STEP:
-        reason = f"{value.tensor.dtype.text if value.tensor.dtype else ''}, rounds to steps: {_STEP}"
-        return Distance(distance.measured, Tolerance(_STEP, reason), distance.detail)
+    dtype = value.tensor.dtype
+    if dtype is not None and dtype.is_float and any(makes_steps(item) for item in inner):
+        allowed = max(_STEP, distance.tolerance.allowed)
+        reason = f"{dtype.text}, of what is rounded to steps: {allowed:.2g}"
+        return Distance(distance.measured, Tolerance(allowed, reason), distance.detail)
     return distance
 
 
-def _blame(
-    graph: Graph, node: Node, target: Target, reference: Reference, winograd_error: float
-) -> tuple[Blame, str]:
+def makes_steps(node: Node) -> bool:
+    """Whether the smallest difference of what a node reads may become a whole step of what it makes."""
+    if node.op == "Cast" and not node.domain:
+        source, made = node.inputs[0], node.output.tensor.dtype
+        floats = source is not None and source.tensor.dtype is not None and source.tensor.dtype.is_float
+        return floats and made is not None and not made.is_float
+    return node.op in _STEPPING
+
+
+def _blame(graph: Graph, node: Node, making: Making, reference: Reference) -> tuple[Blame, str]:
     """Makes the kernel of one node in plainer ways until it is right."""
 
-    def is_right(source: Graph, place: int, bound: float, *, scheduled: bool = True) -> bool:
+    def is_right(source: Graph, **changes: Any) -> bool:
+        known = _Renamed(reference, dict(zip(_values(source), _values(graph), strict=True)))
         item = source.nodes[place]
-        pairs = dict(zip(_values(source), _values(graph), strict=True))
-        known = _Renamed(reference, pairs)
-        return next(_wrong(source, [item], target, known, bound, scheduled=scheduled), None) is None
+        return next(_wrong(source, [item], replace(making, **changes), known), None) is None
 
     place, plain = graph.nodes.index(node), without_layouts(graph)
-    if is_right(graph, place, 0.0):
-        return "schedule", "without Winograd's transforms"
-    if is_right(plain, place, winograd_error):
+    if making.choices and is_right(graph, choices={}):
+        return "schedule", "as it was before tuning"
+    if making.kernel_error and is_right(graph, kernel_error=0.0):
+        return "schedule", "without fast arithmetic (kernel error 0)"
+    if is_right(plain):
         return "schedule", "in row-major order"
     try:
-        if is_right(plain, place, 0.0, scheduled=False):
+        if is_right(plain, kernel_error=0.0, choices={}, scheduled=False):
             return "schedule", "as loops without a schedule"
     except CompileError:
         return "kernel", ""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
 from graphopt.backend.artifact import Artifact
-from graphopt.backend.compile import WINOGRAD_ERROR, compile_graph
-from graphopt.bisect.kernels import STEPPING, KernelFault, Reference, kernel_fault
+from graphopt.backend.compile import KERNEL_ERROR, compile_graph
+from graphopt.bisect.kernels import KernelFault, Making, Reference, kernel_fault, makes_steps
 from graphopt.bisect.pieces import detached
 from graphopt.bisect.predicate import Model, Predicate
 from graphopt.errors import EvaluationError, GraphoptError, InputError, TargetError
@@ -92,7 +93,7 @@ def bisect(
     *,
     inputs: Sequence[Mapping[str, Any]] = (),
     predicate: Predicate | None = None,
-    winograd_error: float = WINOGRAD_ERROR,
+    kernel_error: float = KERNEL_ERROR,
     progress: Progress = lambda done, total, step: None,
 ) -> Finding | None:
     """What makes the compiled model wrong; None where nothing does.
@@ -103,7 +104,7 @@ def bisect(
         target: what to compile for; None: only the passes are looked at.
         inputs: samples; generated when there are none.
         predicate: decides instead of numeric differences.
-        winograd_error: as in :func:`graphopt.compile`.
+        kernel_error: as in :func:`graphopt.compile`.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -114,7 +115,7 @@ def bisect(
         PipelineError: the text is wrong.
     """
     parsed = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
-    search = _Search(parsed, str(pipeline), target, list(inputs), winograd_error, progress)
+    search = _Search(parsed, str(pipeline), target, list(inputs), kernel_error, progress)
     return search.by_predicate(graph, predicate) if predicate is not None else search.by_numbers(graph)
 
 
@@ -124,7 +125,7 @@ class _Search:
     text: str
     target: Target | None
     inputs: list[Mapping[str, Any]]
-    winograd_error: float
+    kernel_error: float
     progress: Progress
 
     def by_numbers(self, graph: Graph) -> Finding | None:
@@ -139,7 +140,7 @@ class _Search:
             return None
         artifact = self._compiled(optimized)
         error = compiled_fault(
-            optimized, self.target, artifact, samples, winograd_error=self.winograd_error, progress=self.progress,
+            optimized, self.target, artifact, samples, kernel_error=self.kernel_error, progress=self.progress,
             every_kernel=True, pipeline=self.text,
         )  # fmt: skip
         return (
@@ -151,7 +152,7 @@ class _Search:
     def _compiled(self, graph: Graph) -> Artifact:
         assert self.target is not None
         require_runnable(self.target)
-        return compile_graph(graph, self.target, winograd_error=self.winograd_error, progress=self.progress)
+        return compile_graph(graph, self.target, kernel_error=self.kernel_error, progress=self.progress)
 
     def by_predicate(self, graph: Graph, predicate: Predicate) -> Finding | None:
         def is_good(candidate: Graph) -> bool:
@@ -219,7 +220,7 @@ class _Search:
             tried += 1
             self.progress(tried, len(nodes).bit_length(), f"{count} of {len(nodes)} regions compiled")
             assert self.target is not None
-            model = half_compiled(graph, nodes[:count], self.target, self.winograd_error)
+            model = half_compiled(graph, nodes[:count], self.target, self.kernel_error)
             return not predicate.is_good(model, _GraphFile(graph))
 
         guilty = nodes[first_bad(len(nodes), is_bad) - 1]
@@ -275,13 +276,13 @@ def _model_of(graph: Graph) -> Model:
     return lambda inputs: session.run(inputs)
 
 
-def half_compiled(graph: Graph, nodes: Sequence[Node], target: Target, winograd_error: float) -> Model:
+def half_compiled(graph: Graph, nodes: Sequence[Node], target: Target, kernel_error: float) -> Model:
     """A model whose first ``nodes`` are compiled, and whose others ONNX Runtime runs."""
     first = detached(graph, [nodes])
     chosen = set(nodes)
     rest = [node for node in graph.body if node not in chosen]
     second = detached(graph, [rest]) if rest else None
-    executable = compile_graph(first.graph, target, winograd_error=winograd_error).load(threads=1)
+    executable = compile_graph(first.graph, target, kernel_error=kernel_error).load(threads=1)
     session = Session(second.graph) if second is not None else None
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,7 +328,8 @@ def compiled_fault(
     artifact: Artifact,
     samples: Sequence[Mapping[str, Any]],
     *,
-    winograd_error: float = WINOGRAD_ERROR,
+    kernel_error: float = KERNEL_ERROR,
+    choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     every_kernel: bool = False,
     pipeline: str = "O2",
     progress: Progress = lambda done, total, step: None,
@@ -348,16 +350,13 @@ def compiled_fault(
     wrong = _wrong_output(graph, artifact, reference)
     if wrong is None and not every_kernel:
         return None
-    variant = artifact.variants[0]
-    fault = kernel_fault(
-        graph, target, reference, winograd_error=winograd_error, kernels=variant.kernels,
-        pipeline=pipeline, progress=progress,
-    )  # fmt: skip
+    kernels = artifact.variants[0].kernels
+    making = Making(target, kernel_error, choices)
+    fault = kernel_fault(graph, making, reference, kernels=kernels, pipeline=pipeline, progress=progress)
     if fault is not None or wrong is None:
         return fault
     name, distance = wrong
-    inner = (n for node in graph.walk() for n in (node.body if node.is_fused else (node,)))
-    if any(node.op in STEPPING for node in inner) and np.isfinite(distance.measured):
+    if any(makes_steps(node) for node in graph.walk()) and np.isfinite(distance.measured):
         return None  # A step of a rounding, made of the smallest difference before it.
     return GraphoptError(
         f'output "{name}" of the artifact differs by {distance.measured:.3g} of its largest value from ONNX Runtime '

@@ -6,11 +6,11 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 
 import click
 
 from graphopt import __version__
+from graphopt.cli.output import show_error
 from graphopt.errors import GraphoptError
 
 _COMMANDS = {
@@ -21,7 +21,8 @@ _COMMANDS = {
     "bench": "Time models beside ONNX Runtime and other engines.",
     "profile": "Say where the time of an artifact goes.",
     "bisect": "Find the rewrite or the kernel that makes numbers wrong.",
-    "passes": "List passes and pipelines, and their options.",
+    "passes": "List passes, pipelines and instruments, and their options.",
+    "new-pass": "Write a pass of your own, with its test.",
 }
 
 
@@ -37,7 +38,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f"graphopt.cli.{cmd_name}_command").command
+        command = importlib.import_module(f"graphopt.cli.{cmd_name.replace('-', '_')}_command").command
         assert isinstance(command, click.Command)
         return command
 
@@ -111,20 +112,10 @@ def _run() -> int:
         error.show()
         return 2
     except GraphoptError as error:
-        _show(error)
+        show_error(error)
         return 2
     except OSError as error:
         return _unwritable(error)
-
-
-def _show(error: GraphoptError) -> None:
-    if os.environ.get("GRAPHOPT_DEBUG"):
-        traceback.print_exception(error)
-    click.secho("error: ", fg="red", nl=False, err=True)
-    click.echo(error.message, err=True)
-    if error.hint:
-        click.secho("hint: ", fg="yellow", nl=False, err=True)
-        click.echo(error.hint, err=True)
 
 
 def _unwritable(error: OSError) -> int:
@@ -132,5 +123,5 @@ def _unwritable(error: OSError) -> int:
     # What is still buffered goes nowhere, so that the interpreter does not trip over it at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):
-        _show(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
+        show_error(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
     return 2

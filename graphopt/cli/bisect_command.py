@@ -42,7 +42,7 @@ FOUND = 1
     "({} in it, else its last argument) and says so by exit code 0 or another. Runs code.",
 )  # fmt: skip
 @click.option(
-    "--winograd-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
+    "--kernel-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
     help="As in compile.",
 )  # fmt: skip
 @inputs_option
@@ -56,7 +56,7 @@ def command(
     pipeline: str,
     target: str,
     predicate: str | None,
-    winograd_error: float | None,
+    kernel_error: float | None,
     data: Path | None,
     reproducer: Path | None,
     plugins: tuple[Path, ...],
@@ -69,7 +69,7 @@ def command(
 
     Exit codes: 0 nothing is wrong, 1 something is and was found, 2 it can't be said.
     """
-    from graphopt.backend.compile import WINOGRAD_ERROR
+    from graphopt.backend.compile import KERNEL_ERROR
     from graphopt.bisect.predicate import predicate_of
     from graphopt.bisect.search import bisect
     from graphopt.pipeline import Pipeline
@@ -83,7 +83,7 @@ def command(
     with progress("searching") as step:
         found = bisect(
             graph, pipeline, resolved, inputs=samples, predicate=decides,
-            winograd_error=WINOGRAD_ERROR if winograd_error is None else winograd_error, progress=step,
+            kernel_error=KERNEL_ERROR if kernel_error is None else kernel_error, progress=step,
         )  # fmt: skip
     if found is not None:
         # Its hint is set when the reproducer is written.

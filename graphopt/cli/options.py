@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from graphopt.cli.output import end_process
 from graphopt.errors import GraphoptError, InputError, ModelError
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
-    from graphopt.pipeline import Pipeline
+    from graphopt.pipeline import Instrument, Limits, Pipeline
 
 _NPZ = "write the inputs by name: numpy.savez(path, x=array)"
 
@@ -59,6 +60,16 @@ def load_plugins(ctx: click.Context, param: click.Parameter, paths: tuple[Path, 
     return paths
 
 
+def find_instruments(
+    ctx: click.Context, param: click.Parameter, names: tuple[str, ...]
+) -> tuple[type[Instrument], ...]:
+    if not names:
+        return ()
+    from graphopt.pipeline.registry import find_instrument
+
+    return tuple(find_instrument(name) for name in names)
+
+
 def model_options(function: F) -> F:
     """``MODEL --dim --input``: which model is read, and with which shapes."""
     function = click.option(
@@ -77,7 +88,7 @@ def plugin_option(function: F) -> F:
     return click.option(
         "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), is_eager=True,
         callback=load_plugins, metavar="FILE.py",
-        help="A Python file with passes of your own. Runs code. Repeatable.",
+        help="A Python file with passes or instruments of your own. Runs code. Repeatable.",
     )(function)  # fmt: skip
 
 
@@ -98,18 +109,41 @@ def reproducer_option(default: str) -> Callable[[F], F]:
 
 
 def pipeline_options(function: F) -> F:
-    """``--pipeline --verify --reproducer --inputs --plugin``: what is done to the graph and how it is checked."""
+    """``--pipeline --verify --inputs --plugin`` and so on: what is done to the graph and how it is checked."""
     function = plugin_option(function)
-    function = reproducer_option("OUTPUT's name, .fault")(function)
-    function = inputs_option(function)
-    function = click.option(
-        "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure",
-        help="Check the graph after each pass; numeric also compares values with those before it in ONNX Runtime.",
-    )(function)  # fmt: skip
-    return click.option(
-        "-p", "--pipeline", default="O2",
-        help='Passes, e.g. "O1,prune-magnitude{sparsity=0.5}"; see `graphopt passes`.',
-    )(function)  # fmt: skip
+    for option in (
+        click.option(
+            "--instrument", "instruments", multiple=True, metavar="NAME", callback=find_instruments,
+            help="Call an instrument around every pass; see `graphopt passes`. Repeatable.",
+        ),
+        click.option(
+            "--pass-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+            help="Stop a pass that takes longer.  [default: no limit]",
+        ),
+        click.option(
+            "--max-rewrites", type=click.IntRange(min=1), metavar="N",
+            help="Stop a pass that makes more rewrites.  [default: 10000 and 8 per value of the model]",
+        ),
+        reproducer_option("OUTPUT's name, .fault"),
+        inputs_option,
+        click.option(
+            "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure",
+            help="Check the graph after each pass; numeric also compares values with those before it in ONNX Runtime.",
+        ),
+        click.option(
+            "-p", "--pipeline", default="O2",
+            help='Passes, e.g. "O1,prune-magnitude{sparsity=0.5}"; see `graphopt passes`.',
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def pass_limits(max_rewrites: int | None, pass_timeout: float | None) -> Limits:
+    """What ``--max-rewrites`` and ``--pass-timeout`` say; a pass that can't be interrupted ends the process."""
+    from graphopt.pipeline import Limits
+
+    return Limits(max_rewrites, pass_timeout, end_process)
 
 
 def json_option(function: F) -> F:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.options import json_option, parse_dims, read_sample
-from graphopt.cli.output import print_json, print_table
+from graphopt.cli.output import print_json, print_table, require_writable
 from graphopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ def command(
         raise InputError("give the inputs: either --inputs FILE.npz or --random")
     if output is not None and output.suffix != ".npz":
         raise InputError(f"{output}: outputs are written as .npz", hint="end the name in .npz")
+    if output is not None:
+        require_writable(output)
     if dims and data is not None:
         raise InputError("--dim is for random inputs; those of a file have their sizes")
 

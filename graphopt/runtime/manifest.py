@@ -62,6 +62,24 @@ class WeightSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nbytes: int
 
 
+class MemoryUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Memory between kernels, beside inputs, outputs, weights, and what kernels use inside.
+
+    Attributes:
+        planned: bytes of the memory in which all values of known size have their places.
+        separate: bytes of the same values if each had memory of its own.
+        in_place: nodes that concatenate or take a part, and move no data.
+        moved: nodes of that kind that a kernel copies.
+        dynamic: values whose size is known only at the call, for which memory is taken then.
+    """
+
+    planned: int
+    separate: int
+    in_place: int
+    moved: int
+    dynamic: int
+
+
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Code for one target.
 
@@ -73,6 +91,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         library: shared object, relative to the artifact.
         weights: names of the weights that its entry point takes after the inputs, in order.
         kernels: from each kernel to the nodes of the final graph that it computes.
+        memory: how much memory lies between kernels; None where the code was not made from a graph.
     """
 
     target: str
@@ -82,6 +101,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     library: str
     weights: tuple[str, ...]
     kernels: dict[str, tuple[str, ...]]
+    memory: MemoryUse | None = None
 
 
 class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,7 +1,7 @@
 """CPU features by their LLVM names, and how Linux spells them in /proc/cpuinfo.
 
 Only features that generated code can use are listed: a target requires exactly these of the CPU
-that runs it, so a name that is missing here (AMX, prefetch and system instructions) neither
+that runs it, so a name that is missing here (prefetch and system instructions) neither
 enters the code nor makes an artifact less portable.
 """
 
@@ -23,6 +23,8 @@ X86_LEVELS: dict[str, frozenset[str]] = {
 # Beyond the levels: what vector kernels are written for.
 X86_EXTRAS = frozenset(
     {
+        "amx-bf16",
+        "amx-tile",
         "avx512bf16",
         "avx512fp16",
         "avx512vbmi",
@@ -38,9 +40,13 @@ ARM_BASELINE = frozenset({"neon"})
 ARM_EXTRAS = frozenset({"bf16", "crc", "dotprod", "fp16fml", "fullfp16", "i8mm", "lse", "rdm", "sve", "sve2"})
 ARM_FEATURES = ARM_BASELINE | ARM_EXTRAS
 
+# Features whose registers Linux saves only for processes that asked for it.
+ON_REQUEST = frozenset({"amx-bf16", "amx-tile"})
+
 # What LLVM switches on along with a feature; a target must name it too, or it would require too little.
 IMPLIED: dict[str, frozenset[str]] = {
     **{name: X86_LEVELS["x86-64-v4"] for name in X86_EXTRAS if name.startswith("avx512")},
+    "amx-bf16": frozenset({"amx-tile"}),
     "avxvnni": X86_LEVELS["x86-64-v3"],
     "avxvnniint8": X86_LEVELS["x86-64-v3"],
     "fp16fml": frozenset({"fullfp16"}),
@@ -50,6 +56,8 @@ IMPLIED: dict[str, frozenset[str]] = {
 
 _LLVM_NAME = {
     "abm": "lzcnt",
+    "amx_bf16": "amx-bf16",
+    "amx_tile": "amx-tile",
     "avx512_bf16": "avx512bf16",
     "avx512_fp16": "avx512fp16",
     "avx512_vbmi2": "avx512vbmi2",

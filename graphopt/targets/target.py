@@ -29,7 +29,7 @@ X86_TRIPLE = "x86_64-unknown-linux-gnu"
 ARM_TRIPLE = "aarch64-unknown-linux-gnu"
 _CUDA_ARCHES = ("sm_75", "sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_90a", "sm_100", "sm_103", "sm_120")
 _MAX_OPS = {"llvm": 256, "cuda": 32}
-_SYNTAX = re.compile(r"(?P<name>[A-Za-z0-9_.:-]+)(?P<features>(?:\+[a-z0-9.]+)*)(?:\{(?P<caches>[^}]*)\})?")
+_SYNTAX = re.compile(r"(?P<name>[A-Za-z0-9_.:-]+)(?P<features>(?:\+[a-z0-9.-]+)*)(?:\{(?P<caches>[^}]*)\})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def _native() -> Target:
     features = host_features()
     if machine == "x86_64":
         # The level and the features, not LLVM's name of the CPU: the name brings tuning that differs
-        # between LLVM versions and features (AMX) that need the system's leave.
+        # between LLVM versions.
         level = highest_level(features)
         target = _x86(level, _usable(features & X86_EXTRAS, X86_LEVELS[level]))
     elif machine == "aarch64":

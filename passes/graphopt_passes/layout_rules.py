@@ -42,7 +42,7 @@ class Blockable:
 
 def blockable(node: Node, lanes: int) -> Blockable | None:
     """What ``node``, a region or a single operator, needs to compute in blocks of ``lanes`` channels."""
-    if len(node.outputs) != 1 or not _is_image(node.outputs[0]):
+    if (len(node.outputs) != 1 and node.op_type != "Split") or not all(map(_is_image, node.outputs)):
         return None
     inner = list(node.body) if node.is_fused else [node]
     leaves = list(node.body.inputs) if node.is_fused else list(dict.fromkeys(filter(None, node.inputs)))
@@ -93,6 +93,8 @@ def _of_operator(node: Node, constants: set[Value], lanes: int) -> Found | None:
         return {_data(node)}, 0.0, 0.0
     if node.op == "Concat":
         return _concat(node, lanes)
+    if node.op in ("Slice", "Split"):
+        return ({_data(node)}, 0.0, 0.0) if _takes_whole_blocks(node, lanes) else None
     if node.op == "Resize":
         x, y = _data(node).tensor.shape, node.outputs[0].tensor.shape
         reads = {_data(node)}
@@ -165,6 +167,32 @@ def _concat(node: Node, lanes: int) -> Found | None:
         if not whole or not all(map(_is_image, pieces)):
             return None
     return set(pieces), 0.0, 0.0
+
+
+def _takes_whole_blocks(node: Node, lanes: int) -> bool:
+    """Whether each part of a Slice or Split begins at the first channel of a block, or has all channels."""
+    source = _data(node)
+    if not _is_image(source):
+        return False
+    rank, channels = len(source.tensor.shape or ()), _channels(source)
+    if node.op == "Split":
+        if cast(int, node.attrs.get("axis", 0)) % rank != 1:
+            return True
+        return all(_channels(value) % lanes == 0 for value in node.outputs[:-1])
+    contents = [None if (value := node.input(i)) is None else symbolic_content(value) for i in (1, 3, 4)]
+    starts, axes, steps = contents
+    if starts is None or any(node.input(i) is not None and contents[i - 2] is None for i in (3, 4)):
+        return False
+    for index, axis in enumerate(range(len(starts)) if axes is None else axes):
+        if not isinstance(axis, int):
+            return False
+        if axis % rank == 1:
+            start, step = starts[index], 1 if steps is None else steps[index]
+            if step != 1 or not isinstance(start, int):
+                return False
+            if min(max(start + channels if start < 0 else start, 0), channels) % lanes:
+                return False
+    return True
 
 
 def _elementwise(node: Node, constants: set[Value]) -> Found | None:

@@ -156,7 +156,7 @@ def test_fast_convolution_is_bounded_by_its_error() -> None:
     nodes = [N("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
     inputs = {"x": numbers(0, 1, 64, 56, 56)}
     graph = go.optimize(program(nodes, inputs, {"w": numbers(1, 64, 64, 3, 3)}), "O2", target=NATIVE)
-    fast, direct = go.compile(graph), go.compile(graph, winograd_error=0)
+    fast, direct = go.compile(graph), go.compile(graph, kernel_error=0)
     assert any("winograd" in kernel for kernel in fast.variants[0].kernels)
     assert not any("winograd" in kernel for kernel in direct.variants[0].kernels)
     (expected,) = expected_of(graph, inputs)
@@ -201,3 +201,19 @@ def test_a_window_of_many_taps_is_a_loop() -> None:
     assembled = assemble(graph, NATIVE)
     (kernel,) = (f for name, f in assembled.module.functions.items() if "averagepool" in name.name_hint)
     assert len(kernel.script()) < 20_000
+
+
+def test_denormal_weights_beside_large_ones_count_as_zero() -> None:
+    """What a multiplication by one costs, no sum can show."""
+    w = numbers(1, 32, 16, 3, 3)
+    w[::2, 3:9] = np.float32(1e-40)
+    x = {"x": numbers(0, 1, 16, 8, 8)}
+    nodes = [N("Conv", ["x", "w"], ["a"]), N("Conv", ["a", "v"], ["y"])]
+    optimized = _check(nodes, x, {"w": w, "v": numbers(2, 16, 32, 1, 1)})
+    packed = [array for _, array in assemble(optimized, Target.parse("x86-64-v4")).weights]
+    assert len(packed) == 2
+    assert all(np.isin(np.abs(array), 1e-40, invert=True).all() for array in packed)
+    assert min(np.abs(array[array != 0]).min() for array in packed) >= np.finfo(np.float32).tiny
+    tiny = {"w": np.full_like(w, 1e-40), "v": numbers(2, 16, 32, 1, 1)}
+    weights = [array for _, array in assemble(program(nodes, x, tiny), Target.parse("x86-64-v4")).weights]
+    assert any((array == np.float32(1e-40)).any() for array in weights), "all are as small: they count"

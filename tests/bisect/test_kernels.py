@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from broken_kernels import BROKEN, WEIGHTS, Broken, model
 
-from graphopt.bisect.kernels import Reference, kernel_fault
+from graphopt.bisect.kernels import Making, Reference, kernel_fault
 from graphopt.evaluate import example_inputs
 from graphopt.pipeline import Context, Pipeline
 from graphopt.targets import Target
@@ -17,7 +17,7 @@ def test_a_broken_kernel_is_traced(broken: Broken, monkeypatch: pytest.MonkeyPat
     Pipeline.parse("O2").run(graph, context=Context(target=target))
     reference = Reference(graph, [example_inputs(graph, distinct=True)])
     broken.plant(monkeypatch)
-    found = kernel_fault(graph, target, reference, winograd_error=5e-5)
+    found = kernel_fault(graph, Making(target), reference)
     assert found is not None
     assert (found.region, found.value, found.blame, found.plainer) == (
         broken.region, broken.value, broken.blame, broken.plainer,

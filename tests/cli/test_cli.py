@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_every_command() -> None:
     done = graphopt("--help")
     assert done.returncode == 0
-    for command in ("inspect", "opt", "compile", "run", "bench", "passes"):
+    for command in ("inspect", "opt", "compile", "run", "bench", "passes", "new-pass"):
         assert command in done.stdout
         assert graphopt(command, "--help").returncode == 0
 
@@ -79,6 +79,11 @@ def test_inspect_says_what_a_model_holds(folder: Path) -> None:
     assert document["constant_bytes"] == (12 + 3) * 4
     fixed = json.loads(graphopt("inspect", folder / "net.onnx", "--dim", "n=5", "--json").stdout)
     assert fixed["outputs"] == [{"name": "y", "type": "f32[5, 3]"}]
+    assert (document["flops"], document["peak_bytes"]) == (None, None)
+    assert (fixed["flops"], fixed["bytes"]) == (2 * 5 * 3 * 4 + 2 * 15, 4 * (20 + 12 + 5 * 15 + 3))
+    assert (fixed["peak_bytes"], fixed["peak_at"]) == (4 * (20 + 15), 'MatMul "project"')
+    text = graphopt("inspect", folder / "net.onnx", "--dim", "n=5").stdout
+    assert "a run takes 150 operations and reads and writes 440 B, with at most 140 B of values" in text
 
 
 def test_inspect_reads_artifacts(folder: Path) -> None:
@@ -87,6 +92,27 @@ def test_inspect_reads_artifacts(folder: Path) -> None:
     assert "float32[n, 4]" in done.stdout
     done = graphopt("inspect", folder / "net.gopt", "--text")
     assert done.stdout == (folder / "net.gopt" / "graph.gir").read_text()
+
+
+def test_inspect_says_how_memory_is_used(tmp_path: Path) -> None:
+    """Two pieces of 16 KiB lie side by side, and what follows goes back and forth between 32 KiB."""
+    nodes = [("Relu", "x", "a"), ("Softmax", "x", "b"), ("Softmax", "c", "d"), ("Softmax", "d", "e"),
+             ("Softmax", "e", "f"), ("Softmax", "f", "y")]  # fmt: skip
+    made = [helper.make_node(op, [source], [result]) for op, source, result in nodes]
+    made.insert(2, helper.make_node("Concat", ["a", "b"], ["c"], axis=0))
+    shapes = {"x": [64, 64], "y": [128, 64]}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in "xy")
+    model = helper.make_model(helper.make_graph(made, "joined", [x], [y]), ir_version=10)
+    onnx.save(model, tmp_path / "joined.onnx")
+    done = graphopt("compile", tmp_path / "joined.onnx", "-o", tmp_path / "joined.gopt", "-p", "O0")
+    assert done.returncode == 0, done.stderr
+    said = graphopt("inspect", tmp_path / "joined.gopt").stdout
+    line = "64.0 KiB between kernels, 160.0 KiB without reuse; 1 of 1 concatenations and slices in place"
+    assert line in said.splitlines()
+    (variant,) = json.loads(graphopt("inspect", tmp_path / "joined.gopt", "--json").stdout)["variants"]
+    assert variant["memory"] == {
+        "planned": 65536, "separate": 163840, "in_place": 1, "moved": 0, "dynamic": 0
+    }  # fmt: skip
 
 
 def test_opt_writes_a_model_that_onnxruntime_runs_alike(folder: Path, tmp_path: Path) -> None:
@@ -566,8 +592,8 @@ def test_one_artifact_for_two_levels_runs_the_higher(folder: Path, tmp_path: Pat
 
 
 def test_the_help_of_compile_names_the_default_that_holds() -> None:
-    from graphopt.backend.compile import WINOGRAD_ERROR
+    from graphopt.backend.compile import KERNEL_ERROR
 
     text = " ".join(graphopt("compile", "--help").stdout.split())
     (stated,) = re.findall(r"default: \(?([\d.]+e-\d+)", text)
-    assert float(stated) == WINOGRAD_ERROR
+    assert float(stated) == KERNEL_ERROR

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pass_graphs import apply, count, ops
 from pass_strategies import graphs, inputs
 
+from graphopt.analysis import ConstantNodes
 from graphopt.evaluate import run
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.graph import Graph
@@ -76,7 +77,7 @@ def test_cleanup_comes_to_an_end(graph: Graph) -> None:
 @given(graph=graphs(max_steps=24), limit=st.integers(2, 9))
 def test_regions_are_disjoint_connected_and_have_one_way_out(graph: Graph, limit: int) -> None:
     before = count(graph)
-    planned = plan_regions(graph.nodes, limit)
+    planned = plan_regions(graph.nodes, limit, ConstantNodes.of(graph))
     seen = [node for members in planned for node in members]
     assert len(seen) == len(set(seen))
     for members in planned:

@@ -21,7 +21,7 @@ from graphopt.backend.emitters.reduce import FOLDS, GLOBAL_POOLS, Fold, lowest, 
 from graphopt.backend.emitters.registry import Sink, Work
 from graphopt.backend.emitters.rows import add
 from graphopt.backend.emitters.windows import Window
-from graphopt.backend.kernels.blocked.choice import plan_conv
+from graphopt.backend.kernels.choice import plan_conv
 from graphopt.backend.kernels.emit import Buffer, i64, product, register, serial, static, store_lanes
 from graphopt.backend.kernels.temporaries import vectorized
 from graphopt.backend.nests import emit_outer
@@ -63,14 +63,14 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
         return False
     if spec is None or weights not in work.context.region.constants or x not in work.context.region.inputs:
         return False
-    plan = plan_conv(
-        spec, work.target, plain_input=x.tensor.channel_block == 1, max_error=work.winograd_error
-    )
+    plan = plan_conv(spec, work.machine, plain_input=x.tensor.channel_block == 1, max_error=work.kernel_error)
     if plan is None:
         return False
     work.methods.extend(plan.methods)
     shape = plan.weight_shape
-    packed = Packed(shape, "float32", plan.pack, ("blocked conv", plan.form, spec.groups, spec.kernel, shape))
+    packed = Packed(
+        shape, plan.dtype, plan.pack, ("blocked conv", plan.form, spec.groups, spec.kernel, shape)
+    )
     plan.emit(work.arguments.flat(x), work.arguments.pack(weights, packed), with_bias(work, node, sinks[0]))
     return True
 

@@ -44,15 +44,15 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     if work.stages is not None or spec is None or weights not in work.context.region.constants:
         fold_conv(work, node, sink, float_factors(work, node), weights)
         return
-    target = work.target
+    machine = work.machine
     packed = Packed(
-        packed_conv_shape(spec, target),
+        packed_conv_shape(spec, machine),
         "float32" if spec.dtype == "float16" else spec.dtype,
-        lambda data: pack_conv_weights(spec, target, data),
-        ("conv", spec.groups, spec.kernel, packed_conv_shape(spec, target)),
+        lambda data: pack_conv_weights(spec, machine, data),
+        ("conv", spec.groups, spec.kernel, packed_conv_shape(spec, machine)),
     )
     buffer = work.arguments.pack(weights, packed)
-    emit_conv(spec, target, work.materialized(operand(node, 0)), buffer, sink)
+    emit_conv(spec, machine, work.materialized(operand(node, 0)), buffer, sink)
 
 
 def with_bias(work: Work, node: Node, sink: Sink) -> Sink:
@@ -120,12 +120,12 @@ def emit_integer_conv(
     offset = integer_offset(work, weights, weight_zero)
     if work.stages is not None or spec is None or offset is None or not is_scalar(data_zero):
         return False
-    target, wide = work.target, needs_wide(weights, offset)
-    shape = packed_conv_int8_shape(spec, target, wide)
+    machine, wide = work.machine, needs_wide(weights, offset)
+    shape = packed_conv_int8_shape(spec, machine, wide)
     packed = Packed(
         shape,
         "int32",
-        lambda data: pack_conv_int8_weights(spec, target, shifted_weights(data, offset, 0), wide),
+        lambda data: pack_conv_int8_weights(spec, machine, shifted_weights(data, offset, 0), wide),
         (
             "conv_int8",
             spec.groups,
@@ -138,7 +138,7 @@ def emit_integer_conv(
     buffer = work.arguments.pack(weights, packed)
     zero = scalar_zero(work, data_zero)
     x = work.materialized(operand(node, 0))
-    emit_conv_int8(spec, target, x, buffer, sink, zero, wide)
+    emit_conv_int8(spec, machine, x, buffer, sink, zero, wide)
     return True
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from graphopt.backend.kernels.blocked.cost import FAR_BYTES, UNHIDDEN, direct_cycles, together, typical
 from graphopt.backend.kernels.blocked.layout import block_lanes
 from graphopt.backend.kernels.blocked.winograd_transforms import (
     MOST_PRODUCTS,
@@ -22,6 +23,7 @@ from graphopt.backend.kernels.blocked.winograd_transforms import (
 )
 from graphopt.backend.kernels.conv_spec import ConvSpec
 from graphopt.backend.kernels.emit import Expr, ceil_div, is_static, product, static
+from graphopt.backend.kernels.knobs import choose
 from graphopt.backend.kernels.machine import Machine, tile_cycles
 
 
@@ -34,6 +36,9 @@ class Winograd:
 
     tile: tuple[int, ...]
     kernel: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.tile))
 
     @property
     def patch(self) -> tuple[int, ...]:
@@ -81,15 +86,8 @@ class Winograd:
 _ROUNDINGS = 32.0
 # Tiles that are worth trying.
 _TILES = (2, 3, 4, 5, 6)
-# Pixels of an image whose sizes are not all known.
-_TYPICAL_AREA = 1024
-# Bytes per cycle that one core draws from its L2 cache and from beyond.
+# Bytes per cycle that one core draws from its L2 cache.
 _NEAR_BYTES = 32.0
-_FAR_BYTES = 4.5
-# Share of a direct convolution's multiply-adds in its cycles.
-_DIRECT_SHARE = 0.9
-# Of two things that go on at once, the share of the shorter one that is not hidden.
-_UNHIDDEN = 0.25
 # Fewer blocks of tiles than this cannot keep several threads busy.
 _FEW_BLOCKS = 4
 # Weight of the time that one of two threads waits for the other.
@@ -125,56 +123,36 @@ def supports(spec: ConvSpec, machine: Machine) -> bool:
 
 
 def winograd_choice(spec: ConvSpec, machine: Machine, max_error: float | None = None) -> Winograd | None:
-    """The tile with which `spec` is modelled fastest; None where direct convolution is, or is needed.
+    """The tile for `spec`; None where direct convolution is modelled faster, or is needed.
 
     Args:
         max_error: bound of the error relative to the largest output (`Winograd.error`); None for any.
     """
+    options = winograd_options(spec, machine, max_error)
+    return choose(machine, "winograd", options, lambda choice: "direct" if choice is None else str(choice))
+
+
+def winograd_options(
+    spec: ConvSpec, machine: Machine, max_error: float | None = None
+) -> list[Winograd | None]:
+    """The tiles within a bound, in the order of their modelled cycles; None, direct convolution, is first or second."""
     if not supports(spec, machine):
-        return None
+        return [None]
     per_axis = [
         (1,) if r == 1 else tuple(m for m in _TILES if m + r - 1 <= MOST_PRODUCTS) for r in spec.kernel
     ]
     choices = [Winograd(tile, spec.kernel) for tile in itertools.product(*per_axis)]
     allowed = [choice for choice in choices if max_error is None or choice.error <= max_error]
-    if not allowed:
-        return None
-    best = min(allowed, key=lambda choice: winograd_cycles(spec, choice, machine))
-    return best if winograd_cycles(spec, best, machine) < direct_cycles(spec, machine) else None
-
-
-def _typical(spec: ConvSpec) -> ConvSpec:
-    """`spec` with numbers for its symbolic sizes: one image, its sides of one length."""
-    known = [size for size in map(static, spec.spatial) if isinstance(size, int)]
-    unknown = len(spec.spatial) - len(known)
-    side = max(8, round((_TYPICAL_AREA / math.prod(known)) ** (1 / unknown))) if unknown else 0
-    batch = static(spec.batch)
-    spatial = tuple(size if isinstance(size, int) else side for size in map(static, spec.spatial))
-    return replace(spec, batch=batch if isinstance(batch, int) else 1, spatial=spatial)
+    cycles = {choice: winograd_cycles(spec, choice, machine) for choice in allowed}
+    allowed.sort(key=lambda choice: cycles[choice])
+    pays = bool(allowed) and cycles[allowed[0]] < direct_cycles(spec, machine)
+    return [allowed[0], None, *allowed[1:]] if pays else [None, *allowed]
 
 
 def _tiles(spec: ConvSpec, choice: Winograd) -> int:
-    typical = _typical(spec)
-    tiles: int = product((typical.batch, *tile_counts(typical, choice)))
+    sized = typical(spec)
+    tiles: int = product((sized.batch, *tile_counts(sized, choice)))
     return tiles
-
-
-def _together(first: float, second: float) -> float:
-    """Cycles of two things that go on at once."""
-    return max(first, second) + _UNHIDDEN * min(first, second)
-
-
-def direct_cycles(spec: ConvSpec, machine: Machine) -> float:
-    """Modelled cycles of direct convolution, which skips taps outside the image."""
-    lanes = block_lanes(machine)
-    typical = _typical(spec)
-    positions = float(typical.batch)
-    for axis in typical.axes:
-        ends = [min(axis.out, axis.size + axis.pad - tap) for tap in range(axis.kernel)]
-        positions *= sum(max(0, end - max(0, axis.pad - tap)) for tap, end in enumerate(ends))
-    blocks = ceil_div(spec.out_channels, lanes)
-    compute = positions * spec.in_channels * blocks / 2 / _DIRECT_SHARE
-    return _together(compute, 4.0 * spec.taps * spec.in_channels * blocks * lanes / _FAR_BYTES)
 
 
 def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float:
@@ -182,7 +160,7 @@ def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float
     lanes = block_lanes(machine)
     problem = _problem(spec, choice, machine)
     tiles = problem.tiles
-    products = _product_cycles(problem, make_plan(spec, choice, machine))
+    products = _product_cycles(problem, _ranked_plans(spec, choice, machine)[0])
     ins, outs = ceil_div(spec.in_channels, lanes), ceil_div(spec.out_channels, lanes)
     transform: float = tiles * (ins * data_cycles(choice) + outs * output_cycles(choice))
     return transform + products
@@ -191,7 +169,7 @@ def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float
 def _stage_cycles(steps: Program, repeats: int) -> float:
     """`repeats` times a transform of vectors that are loaded and stored: the ports work at once."""
     arithmetic, loads, stores = steps.operations / 2, steps.inputs / 2, float(len(steps.outputs))
-    return repeats * (max(arithmetic, loads, stores) + _UNHIDDEN * (arithmetic + loads + stores))
+    return repeats * (max(arithmetic, loads, stores) + UNHIDDEN * (arithmetic + loads + stores))
 
 
 def data_cycles(choice: Winograd) -> float:
@@ -226,6 +204,9 @@ class Plan:
     shared: bool
     """Whether threads share the work on a block of tiles, not the blocks."""
 
+    def __str__(self) -> str:
+        return f"{self.columns}x{self.vectors} by {self.groups}{' shared' if self.shared else ''}"
+
     @property
     def block(self) -> int:
         """Tiles in a block."""
@@ -248,9 +229,14 @@ class _Problem:
 
 
 def make_plan(spec: ConvSpec, choice: Winograd, machine: Machine) -> Plan:
-    """The plan with the least modelled cycles."""
+    """How the products of a chosen tile are cut."""
+    return choose(machine, f"plan {choice}", _ranked_plans(spec, choice, machine))
+
+
+def _ranked_plans(spec: ConvSpec, choice: Winograd, machine: Machine) -> tuple[Plan, ...]:
+    """The plans with the least modelled cycles, one of each kind."""
     known = is_static(spec.batch) and all(isinstance(n, int) for n in tile_counts(spec, choice))
-    return _plan(_problem(spec, choice, machine), machine.vector_registers, known)
+    return _plans(_problem(spec, choice, machine), machine.vector_registers, known)
 
 
 def _problem(spec: ConvSpec, choice: Winograd, machine: Machine) -> _Problem:
@@ -261,7 +247,7 @@ def _problem(spec: ConvSpec, choice: Winograd, machine: Machine) -> _Problem:
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(problem: _Problem, registers: int, known: bool) -> Plan:
+def _plans(problem: _Problem, registers: int, known: bool) -> tuple[Plan, ...]:
     budget = registers - (registers > 16)
     tiles = problem.tiles
     tile_bytes = 4 * problem.products * (problem.ins + problem.outs * problem.lanes)
@@ -273,7 +259,13 @@ def _plan(problem: _Problem, registers: int, known: bool) -> Plan:
             for blocks in range(least, least + _BLOCKS_TRIED):
                 groups = ceil_div(ceil_div(tiles, blocks), columns)
                 plans.append(Plan(vectors, columns, groups, not known or blocks < _FEW_BLOCKS))
-    return min(plans, key=lambda plan: (_balanced_cycles(problem, plan), -plan.block))
+    ranked = sorted(plans, key=lambda plan: (_balanced_cycles(problem, plan), -plan.block))
+    # What differs from the best in the size of a block, then in the register tile.
+    first = ranked[0]
+    same = [plan for plan in ranked if (plan.columns, plan.vectors) == (first.columns, first.vectors)]
+    tiles_once = {(plan.columns, plan.vectors): plan for plan in reversed(ranked)}
+    others = sorted(tiles_once.values(), key=ranked.index)
+    return tuple(dict.fromkeys([first, *others[1:4], *same[1:3], *others[4:]]))
 
 
 def _balanced_cycles(problem: _Problem, plan: Plan) -> float:
@@ -309,9 +301,9 @@ def _product_cycles(problem: _Problem, plan: Plan) -> float:
         near += plane * blocks * (panels - 1)
     scratch = problem.products * (plane + sums)
     weights = problem.products * panels * panel
-    speed = _NEAR_BYTES if scratch <= _USABLE * problem.l2_bytes else _FAR_BYTES
-    weight_speed = _NEAR_BYTES if scratch + weights <= _USABLE * problem.l2_bytes else _FAR_BYTES
+    speed = _NEAR_BYTES if scratch <= _USABLE * problem.l2_bytes else FAR_BYTES
+    weight_speed = _NEAR_BYTES if scratch + weights <= _USABLE * problem.l2_bytes else FAR_BYTES
     near_cycles = problem.products * near / _NEAR_BYTES + 2 * scratch * blocks / speed
     # In a network, other layers have put the weights out of the caches.
-    far_cycles = weights / _FAR_BYTES + weights * (blocks - 1) / weight_speed
-    return _together(_together(compute, near_cycles), far_cycles)
+    far_cycles = weights / FAR_BYTES + weights * (blocks - 1) / weight_speed
+    return together(together(compute, near_cycles), far_cycles)

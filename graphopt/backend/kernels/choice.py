@@ -1,17 +1,23 @@
-"""Which kernel computes a convolution into channels in blocks."""
+"""Which kernel computes a convolution into channels in blocks: the one modelled fastest."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
 
 from graphopt.backend.kernels import blocked
+from graphopt.backend.kernels.amx import conv as amx
+from graphopt.backend.kernels.amx.parts import choose_parts
 from graphopt.backend.kernels.blocked import winograd
+from graphopt.backend.kernels.blocked.cost import direct_cycles
+from graphopt.backend.kernels.blocked.winograd_plan import winograd_cycles
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import Buffer
+from graphopt.backend.kernels.knobs import choose
 from graphopt.backend.kernels.machine import Machine
 
 Array = npt.NDArray[Any]
@@ -33,17 +39,33 @@ class ConvPlan:
     pack: Callable[[Array], Array]
     emit: Callable[[Buffer, Buffer, Store], None]
     methods: tuple[str, ...] = ()
+    dtype: str = "float32"
+    """Of the packed weights."""
 
 
 def plan_conv(spec: ConvSpec, machine: Machine, *, plain_input: bool, max_error: float) -> ConvPlan | None:
     """The kernel for a convolution whose result, and input unless ``plain_input``, lie in blocks.
 
     Args:
-        max_error: bound of the relative error that Winograd's transforms may add.
+        max_error: bound of the relative error that Winograd's transforms or split numbers may add.
 
     Returns:
         None where no kernel applies.
     """
+    parts = choose_parts(max_error)
+    if parts is not None and not plain_input and amx.applies(spec, machine):
+        best = winograd.winograd_options(spec, machine, max_error)[0]
+        other = direct_cycles if best is None else partial(winograd_cycles, choice=best)
+        faster = amx.conv_cycles(spec, parts) < other(spec, machine=machine)
+        if choose(machine, "matrix unit", (faster, not faster)):
+            return ConvPlan(
+                ("amx", parts),
+                amx.conv_product(spec, parts).weight_shape,
+                lambda w: amx.pack_weights(spec, parts, w),
+                lambda x, w, store: amx.emit_conv(spec, machine, parts, x, w, store),
+                (parts.name,),
+                "int32",
+            )
     choice = None if plain_input else winograd.winograd_choice(spec, machine, max_error)
     if choice is not None:
         return ConvPlan(
