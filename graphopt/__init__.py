@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from graphopt.rewrite import Rule
     from graphopt.targets import Target
+    from graphopt.verify.fault import NumericFault
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ _HOME = {
     "GraphDiff": "graphopt.diff",
     "GraphoptError": "graphopt.errors",
     "Instrument": "graphopt.pipeline",
+    "NumericFault": "graphopt.verify.fault",
     "Pass": "graphopt.pipeline",
     "PatternPass": "graphopt.pipeline",
     "Rewriter": "graphopt.ir.rewriter",
@@ -73,6 +75,7 @@ __all__ = [
     "GraphDiff",
     "GraphoptError",
     "Instrument",
+    "NumericFault",
     "Pass",
     "PatternPass",
     "Rewriter",

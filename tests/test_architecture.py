@@ -26,7 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": {"errors", "ir", "onnx_io"},
     "rewrite": {"errors", "ir"},
     "targets": {"errors"},
-    "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets"},
+    "verify": {"errors", "ir", "onnx_io", "evaluate"},
+    "pipeline": {"errors", "ir", "ops", "rewrite", "evaluate", "targets", "verify"},
     "page": {"errors", "ir"},
     "diff": {"errors", "ir", "ops", "page"},
     "runtime": {"errors", "ir", "targets"},
@@ -35,13 +36,16 @@ ALLOWED: dict[str, set[str]] = {
     "profile": {"errors", "ir", "analysis", "targets", "runtime", "backend"},
     "tune": {"errors", "ir", "targets", "runtime", "backend"},
     "testing": {
-        "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "diff", "api",
+        "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "diff", "verify", "api",
     },
+    "bisect": {"errors", "ir", "onnx_io", "evaluate", "verify", "pipeline", "targets", "runtime", "backend"},
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend", "tune"},
-    "graphopt": {"errors", "ir", "diff", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},
+    "graphopt": {
+        "errors", "ir", "diff", "rewrite", "pipeline", "targets", "runtime", "backend", "verify", "api",
+    },
     "cli": {
         "errors", "ir", "analysis", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench",
-        "profile", "tune", "diff", "api", "graphopt",
+        "profile", "tune", "diff", "bisect", "api", "graphopt",
     },
     "passes": {"errors", "ir", "ops", "analysis", "rewrite", "pipeline", "evaluate", "targets"},
 }  # fmt: skip

@@ -15,6 +15,7 @@ NAMES = {
     "GraphDiff",
     "GraphoptError",
     "Instrument",
+    "NumericFault",
     "Pass",
     "PatternPass",
     "Rewriter",

@@ -46,19 +46,22 @@ def assemble(
     target: Target,
     kernel_error: float = 0.0,
     choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    *,
+    scheduled: bool = True,
 ) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
 
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
         choices: see :class:`KernelCache`.
+        scheduled: False for kernels straight from the operators' definitions.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
     constants = Constants(graph)
     sizes = size_rules(graph, constants.get)
-    cache = KernelCache(target, kernel_error, choices)
+    cache = KernelCache(target, kernel_error, choices, scheduled=scheduled)
     blocks = Blocks(graph, constants.get, vector_bytes(target) if target.kind == "llvm" else None)
     calls = plan_calls(graph, cache, constants, blocks)
     module = _Module(graph, cache, calls, constants, blocks)

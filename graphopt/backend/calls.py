@@ -51,6 +51,7 @@ class KernelCache:
 
     Args:
         choices: for kernels by their digest the options to take; the models decide the others.
+        scheduled: False for kernels straight from the operators' definitions.
     """
 
     def __init__(
@@ -58,8 +59,11 @@ class KernelCache:
         target: Target,
         kernel_error: float,
         choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+        *,
+        scheduled: bool = True,
     ) -> None:
         self.target = target
+        self.scheduled = scheduled
         self.kernel_error = kernel_error
         self.choices = choices
         self.functions: dict[str, Any] = {}
@@ -77,7 +81,9 @@ class KernelCache:
                 return lowered, name
         digest = kernel_digest(region, self.target, outputs, self.kernel_error) if self.choices else ""
         answers = self.choices.get(digest, {})
-        lowered = lower_region(region, self.target, outputs, self.kernel_error, answers)
+        lowered = lower_region(
+            region, self.target, outputs, self.kernel_error, answers, scheduled=self.scheduled
+        )
         name = self._fresh(lowered.name)
         self._known.setdefault(key, []).append((lowered, name))
         self.functions[name] = lowered.function

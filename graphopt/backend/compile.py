@@ -26,6 +26,7 @@ def compile_graph(
     source_sha256: str = "",
     kernel_error: float = KERNEL_ERROR,
     choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    scheduled: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Machine code for a graph.
@@ -36,6 +37,8 @@ def compile_graph(
         kernel_error: bound of what Winograd's transforms, or floats in parts on AMX, may add to the error of a
             convolution or product, relative to its largest output; 0 for neither.
         choices: for kernels by their digest what to choose otherwise than the models do, as tuning found it.
+        scheduled: False for loops straight from the operators' definitions, to compare with: slow, and not
+            for every operator.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -47,7 +50,7 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target, kernel_error, choices)
+    assembled = assemble(graph, target, kernel_error, choices, scheduled=scheduled)
     built = build(
         assembled.module,
         target,

@@ -69,20 +69,24 @@ def lower_region(
     outputs: tuple[int, ...],
     kernel_error: float,
     answers: Mapping[str, str] = MappingProxyType({}),
+    *,
+    scheduled: bool = True,
 ) -> Lowered:
     """The kernel that computes these outputs of a region.
 
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
         answers: for some knobs the option to take; the models decide the others.
+        scheduled: False for loops straight from the operators' definitions, as a GPU's are before its schedule.
 
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.
     """
-    symbols = Symbols(opaque=target.kind == "llvm")
+    staged = target.kind == "cuda" or not scheduled
+    symbols = Symbols(opaque=not staged)
     arguments = Arguments(region, symbols, target)
-    context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
-    if target.kind == "cuda":
+    context = Context(region, symbols, None if staged else _VECTOR_MATH)
+    if staged:
         function, inputs, passed = stage_region(region, target, context, symbols, outputs)
         return Lowered(function, inputs, {}, passed, outputs, _consulted(region, context), region.name)
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})

@@ -21,6 +21,7 @@ _COMMANDS = {
     "run": "Run an artifact.",
     "bench": "Time models beside ONNX Runtime and other engines.",
     "profile": "Say where the time of an artifact goes.",
+    "bisect": "Find the rewrite or the kernel that makes numbers wrong.",
     "passes": "List passes, pipelines and instruments, and their options.",
     "new-pass": "Write a pass of your own, with its test.",
 }
@@ -70,8 +71,8 @@ def app() -> None:
       graphopt run model.gopt --random
       graphopt bench model.onnx
 
-    Exit codes: 0 done, 1 different (diff), 2 can't be done or said (the message says why), 130 interrupted. With
-    GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
+    Exit codes: 0 done, 1 different (diff) or at fault (bisect), 2 can't be done or said (the message says why), 130
+    interrupted. With GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
     """
 
 
@@ -100,8 +101,12 @@ def _run() -> int:
     try:
         if sys.stdout is None:  # Python's word for a closed descriptor.
             raise GraphoptError("stdout is closed", hint="send it to a file or to /dev/null")
-        code = app.main(prog_name="graphopt", standalone_mode=False)  # What a command exits with, if it does.
+        # What a command ends with by Exit comes back as its result.
+        code = app.main(prog_name="graphopt", standalone_mode=False)
         sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
     except click.exceptions.Abort:
         return _INTERRUPTED
     except click.ClickException as error:
@@ -112,7 +117,6 @@ def _run() -> int:
         return 2
     except OSError as error:
         return _unwritable(error)
-    return code if isinstance(code, int) else 0
 
 
 def _unwritable(error: OSError) -> int:

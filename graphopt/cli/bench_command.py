@@ -19,8 +19,8 @@ from graphopt.cli.options import (
     parse_dims,
     parse_shapes,
     plugin_option,
-    read_arrays,
     read_model,
+    read_sample,
 )
 from graphopt.cli.output import counted, print_json, print_table, progress, require_writable, write_text
 
@@ -140,7 +140,8 @@ def settings_options(function: F) -> F:
 @click.option("-p", "--pipeline", help="Passes, when it is compiled here.  [default: O2]")
 @click.option(
     "-i",
-    "--data",
+    "--inputs",
+    "data",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
     help="Inputs; generated where missing.",
@@ -177,7 +178,7 @@ def command(
             raise click.UsageError("--artifact goes with one MODEL")
     if html is not None:
         require_writable(html)
-    arrays = read_arrays(data) if data else {}
+    arrays = read_sample(data) if data else {}
     settings = Settings(engines, threads, rounds, seconds, as_json, html)
     with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as scratch:
         cases = []

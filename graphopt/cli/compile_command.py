@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,7 @@ from graphopt.cli.options import (
     pipeline_options,
     read_model,
     read_samples,
+    reproducing,
     say_unused_samples,
 )
 from graphopt.cli.output import (
@@ -29,8 +30,11 @@ from graphopt.cli.output import (
 
 if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
+    from graphopt.ir.graph import Graph
+    from graphopt.ir.tensor import Array
     from graphopt.pipeline import Instrument
     from graphopt.pipeline.pipeline import Verify
+    from graphopt.targets import Target
     from graphopt.tune import KernelResult, Tuned
 
 
@@ -81,6 +85,7 @@ def command(
     pass_timeout: float | None,
     instruments: tuple[type[Instrument], ...],
     plugins: tuple[Path, ...],
+    reproducer: Path | None,
     as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
@@ -105,9 +110,11 @@ def command(
     bound = KERNEL_ERROR if kernel_error is None else kernel_error
     artifact: Artifact | None = None
     tuned: list[Tuned] = []
+    checked = _samples_to_check(imported, samples) if verify == "numeric" else []
+    faults = reproducer or output.with_suffix(".fault")
     for target in resolved:
         graph = imported if target is resolved[-1] else copy_graph(imported)
-        with progress("optimizing") as step:
+        with progress("optimizing") as step, reproducing(faults):
             parsed.run(
                 graph, context=Context(target=target, inputs=samples), verify=verify,
                 limits=pass_limits(max_rewrites, pass_timeout),
@@ -125,6 +132,12 @@ def command(
                 choices=tuner.choices,
                 progress=step,
             )
+        if checked:
+            with progress("verifying") as step, reproducing(faults):
+                _check(
+                    graph, target, compiled, checked, kernel_error=bound, choices=tuner.choices,
+                    pipeline=pipeline, progress=step,
+                )  # fmt: skip
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
     assert artifact is not None
     artifact.save(output)
@@ -157,6 +170,40 @@ def command(
     click.echo(
         f"wrote {output}: {counted(kernels, 'kernel')} for {names}, {human_bytes(size)}, {seconds:.1f} s"
     )
+
+
+def _samples_to_check(graph: Graph, samples: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Any]]:
+    """Inputs on which the model runs, the user's or generated ones; none, with a word on stderr, where it can't."""
+    from graphopt.errors import EvaluationError
+    from graphopt.pipeline.numeric import checker_of
+
+    try:
+        return list(checker_of(graph, samples).values.samples)
+    except EvaluationError as error:
+        click.echo(f"not verified: {error.message}", err=True)
+        return []
+
+
+def _check(
+    graph: Graph, target: Target, artifact: Artifact, samples: Sequence[Mapping[str, Any]], **options: Any
+) -> None:
+    """Compares an artifact with ONNX Runtime, where this machine can run it; ``options``: as ``compiled_fault``.
+
+    Raises:
+        KernelFault: a kernel is wrong.
+        GraphoptError: the outputs are, and no kernel by itself.
+    """
+    from graphopt.bisect import compiled_fault, require_runnable
+    from graphopt.errors import TargetError
+
+    try:
+        require_runnable(target)
+    except TargetError as error:
+        click.echo(f"not verified: {error.message}", err=True)
+        return
+    fault = compiled_fault(graph, target, artifact, samples, **options)
+    if fault is not None:
+        raise fault
 
 
 def _print_tuned(found: Tuned) -> None:

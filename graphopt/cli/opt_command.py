@@ -15,6 +15,7 @@ from graphopt.cli.options import (
     pipeline_options,
     read_model,
     read_samples,
+    reproducing,
     say_unused_samples,
 )
 from graphopt.cli.output import human_bytes, print_json, print_table, progress, require_writable
@@ -59,6 +60,7 @@ def command(
     pass_timeout: float | None,
     instruments: tuple[type[Instrument], ...],
     plugins: tuple[Path, ...],
+    reproducer: Path | None,
     target: str | None,
     keep_regions: bool,
     dump: Path | None,
@@ -78,7 +80,7 @@ def command(
     context = Context(target=Target.parse(target) if target else None, inputs=read_samples(data))
     say_unused_samples(parsed, data, verify)
     graph = read_model(model, dims, input_shapes)
-    with progress("optimizing") as step:
+    with progress("optimizing") as step, reproducing(reproducer or output.with_suffix(".fault")):
         report = parsed.run(
             graph, context=context, verify=verify, fuel=fuel, limits=pass_limits(max_rewrites, pass_timeout),
             dump_dir=dump, instruments=[kind() for kind in instruments], progress=step,

@@ -1,6 +1,6 @@
 """Passes and pipelines: what a pass is, how it gets its name, how passes run in order."""
 
-from graphopt.pipeline.base import Context, Effect, Pass, PatternPass
+from graphopt.pipeline.base import Context, Pass, PatternPass
 from graphopt.pipeline.instruments import Instrument, PassRun
 from graphopt.pipeline.pipeline import Limits, Pipeline
 from graphopt.pipeline.registry import (
@@ -13,6 +13,7 @@ from graphopt.pipeline.registry import (
     register_pipeline,
 )
 from graphopt.pipeline.report import PassRow, Report
+from graphopt.verify.tolerance import Effect
 
 __all__ = [
     "Context",

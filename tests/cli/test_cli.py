@@ -135,7 +135,7 @@ def test_opt_writes_text_that_compiles(folder: Path, tmp_path: Path) -> None:
 def test_run_gives_what_onnxruntime_gives(folder: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(2).standard_normal((9, 4)).astype(np.float32)
     np.savez(tmp_path / "in.npz", x=x)
-    done = graphopt("run", folder / "net.gopt", "--data", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    done = graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
     assert done.returncode == 0, done.stderr
     (expected,) = onnxruntime.InferenceSession(folder / "net.onnx").run(None, {"x": x})
     with np.load(tmp_path / "out.npz") as archive:
@@ -220,14 +220,14 @@ def test_unknown_operators_pass_opt_and_are_refused_by_compile(folder: Path, tmp
 
 def test_inputs_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", x=np.zeros((2, 5), np.float32))
-    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "wrong.npz"), "x", "5", "4")
+    assert_refused(graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "wrong.npz"), "x", "5", "4")
     np.savez(tmp_path / "named.npz", xx=np.zeros((2, 4), np.float32))
-    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "named.npz"), "xx")
+    assert_refused(graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "named.npz"), "xx")
     (tmp_path / "text.npz").write_text("no archive")
-    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "text.npz"), "text.npz")
+    assert_refused(graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "text.npz"), "text.npz")
     np.savez(tmp_path / "cut.npz", x=np.zeros((2, 4), np.float32))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-30])
-    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "cut.npz"), "cut.npz")
+    assert_refused(graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "cut.npz"), "cut.npz")
     assert_refused(graphopt("run", folder / "net.gopt"), "--random")
     assert_refused(graphopt("run", folder / "net.gopt", "--random", "--dim", "m=3"), "'m'", "are n")
     assert_refused(graphopt("run", folder / "net.onnx", "--random"), "net.onnx")
@@ -268,7 +268,7 @@ def test_inputs_of_opt_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", np.zeros((2, 4), np.float32))
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "text.zip").mkdir()
-    opt = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--verify", "numeric", "--data")
+    opt = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--verify", "numeric", "--inputs")
     for name, *words in (
         ("shape.npz", '"x"', "[2, 5]", "axis 1 must be 4"),
         ("named.npz", '"xx"', "the inputs are x"),
@@ -282,11 +282,11 @@ def test_inputs_of_opt_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         assert_refused(graphopt(*opt, tmp_path / name), *words)
     done = graphopt(
         "compile", folder / "net.onnx", "-o", tmp_path / "o.gopt", "-p", "quantize-static",
-        "--data", tmp_path / "shape.npz",
+        "--inputs", tmp_path / "shape.npz",
     )  # fmt: skip
     assert_refused(done, '"x"', "[2, 5]", "axis 1 must be 4")
     assert "ONNX Runtime" not in done.stderr
-    done = graphopt("bench", folder / "net.onnx", "--data", tmp_path / "shape.npz")
+    done = graphopt("bench", folder / "net.onnx", "--inputs", tmp_path / "shape.npz")
     assert_refused(done, '"x"', "[2, 5]", "axis 1 must be 4")
     assert not (tmp_path / "o.onnx").exists() and not (tmp_path / "o.gopt").exists()
 
@@ -350,7 +350,7 @@ def test_inspect_checks_every_file_of_an_artifact(folder: Path, tmp_path: Path) 
 
 def test_numbers_in_json_are_numbers(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", x=np.full((1, 4), np.nan, np.float32))
-    args = ("run", folder / "net.gopt", "--data", tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--json")
+    args = ("run", folder / "net.gopt", "--inputs", tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--json")
     (row,) = json.loads(graphopt(*args).stdout, parse_constant=pytest.fail)["outputs"]
     assert row["min"] is None  # JSON has no NaN
     np.savez(tmp_path / "in.npz", x=np.zeros((1, 4), np.float32))
@@ -366,7 +366,7 @@ def test_outputs_of_any_name_are_saved(folder: Path, tmp_path: Path) -> None:
     assert graphopt("compile", tmp_path / "named.onnx", "-o", tmp_path / "named.gopt").returncode == 0
     x = np.random.default_rng(4).standard_normal((2, 4)).astype(np.float32)
     np.savez(tmp_path / "in.npz", x=x)
-    run = ("run", tmp_path / "named.gopt", "--data", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    run = ("run", tmp_path / "named.gopt", "--inputs", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
     done = graphopt(*run)
     assert done.returncode == 0, done.stderr
     (expected,) = onnxruntime.InferenceSession(folder / "net.onnx").run(None, {"x": x})
@@ -526,7 +526,7 @@ def test_outputs_are_written_as_npz_only(folder: Path, tmp_path: Path) -> None:
 
 def test_samples_that_nothing_uses_are_said(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", x=np.zeros((2, 4), np.float32))
-    command = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--data", tmp_path / "in.npz")
+    command = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--inputs", tmp_path / "in.npz")
     assert "in.npz is not used" in graphopt(*command).stderr
     assert "not used" not in graphopt(*command, "--verify", "numeric").stderr
     assert "not used" not in graphopt(*command, "-p", "int8").stderr
@@ -535,7 +535,7 @@ def test_samples_that_nothing_uses_are_said(folder: Path, tmp_path: Path) -> Non
 def test_int8_without_samples_or_without_layers_is_said(folder: Path, tmp_path: Path) -> None:
     done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", "int8")
     assert done.returncode == 0
-    assert "calibrates on generated inputs" in done.stderr and "--data" in done.stderr
+    assert "calibrates on generated inputs" in done.stderr and "--inputs" in done.stderr
     done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", "lower-int8", "--json")
     assert "lower-int8 found nothing to lower" in done.stderr
     assert json.loads(done.stdout)["passes"][0]["notes"] == {"lowered": 0}
