@@ -100,6 +100,25 @@ def test_kernels_that_no_rule_schedules_don_t_get_through() -> None:
         schedule_for_gpu(claimed, target)
 
 
+def test_sums_are_not_read_from_registers_of_other_threads() -> None:
+    """TVM's rule for reductions does so where a group's channels go to one thread: wrong on an H200."""
+    import tvm
+    from tvm import te
+
+    from graphopt.backend.gpu import schedule_for_gpu
+
+    x = te.placeholder((136, 196), "float32", "x")
+    w = te.placeholder((136, 34), "float32", "w")
+    k = te.reduce_axis((0, 34), "k")
+    total = te.compute((136, 196), lambda c, p: te.sum(x[c // 34 * 34 + k, p] * w[c, k], axis=k), "total")
+    out = te.compute((136, 196), lambda c, p: total[c, p] + w[c, 0], "out")
+    kernel = te.create_prim_func([x, w, out])
+    scheduled = schedule_for_gpu(tvm.IRModule({"group": kernel}), Target.parse("cuda:sm_90").to_tvm())
+    text = scheduled["group"].script()
+    assert "threadIdx.x" in text
+    assert 'scope="local"' not in text
+
+
 def test_a_library_of_unknown_layout_is_refused() -> None:
     from graphopt.backend.gpu import name_cubins
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from graphopt.backend.kernels import blocked
 from graphopt.backend.kernels.amx import conv as amx
 from graphopt.backend.kernels.amx.parts import choose_parts
+from graphopt.backend.kernels.amx.product import GAIN
 from graphopt.backend.kernels.blocked import winograd
 from graphopt.backend.kernels.blocked.cost import direct_cycles
 from graphopt.backend.kernels.blocked.winograd_plan import winograd_cycles
@@ -56,7 +57,7 @@ def plan_conv(spec: ConvSpec, machine: Machine, *, plain_input: bool, max_error:
     if parts is not None and not plain_input and amx.applies(spec, machine):
         best = winograd.winograd_options(spec, machine, max_error)[0]
         other = direct_cycles if best is None else partial(winograd_cycles, choice=best)
-        faster = amx.conv_cycles(spec, parts) < other(spec, machine=machine)
+        faster = amx.conv_cycles(spec, parts) < GAIN * other(spec, machine=machine)
         if choose(machine, "matrix unit", (faster, not faster)):
             return ConvPlan(
                 ("amx", parts),

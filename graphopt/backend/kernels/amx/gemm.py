@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.kernels.amx.parts import Parts
-from graphopt.backend.kernels.amx.product import Cells, Field, Product, emit_product, product_cycles
+from graphopt.backend.kernels.amx.product import GAIN, Cells, Field, Product, emit_product, product_cycles
 from graphopt.backend.kernels.amx.tiles import DEPTH, WORDS, has_tiles
 from graphopt.backend.kernels.blocked.cost import FAR_BYTES, together
 from graphopt.backend.kernels.emit import Buffer, Expr, at_most, bind, ceil_div, flat_view, i64, serial
@@ -47,7 +47,7 @@ def is_faster(spec: GemmSpec, parts: Parts) -> bool:
     planned = gemm_product(spec, parts)
     vectors: float = rows * spec.k * planned.columns / 2 / _VECTOR_SHARE
     weights = 4.0 * spec.k * spec.n / FAR_BYTES
-    return product_cycles(planned, rows) < together(vectors, weights)
+    return product_cycles(planned, rows) < GAIN * together(vectors, weights)
 
 
 def pack_weights(spec: GemmSpec, parts: Parts, b: Array) -> Array:

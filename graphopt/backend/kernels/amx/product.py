@@ -97,11 +97,15 @@ _OVERHEAD = 1.2
 # (1,140 for 2,660 GFLOP/s). What is chosen here shall be the faster also then.
 _SLOWED = 2.3
 # A tile of fewer rows waits as long for the sum before it.
-_LEAST_ROWS = 12
+_LEAST_ROWS = 16
 
 
 # Bytes of weights per cycle from beyond the L2 cache: nothing but the hardware fetches them ahead.
 _FAR_BYTES = 3.5
+
+
+GAIN = 0.9
+"""Tiles are chosen where they are modelled to take at most this share of the time of vectors."""
 
 
 def product_cycles(product: Product, positions: int, planes: int = 1, images: int = 1) -> float:
