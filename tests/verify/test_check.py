@@ -184,3 +184,31 @@ def test_a_graph_that_stops_running_is_traced_to_its_rewrite() -> None:
     assert caught.value.rewrite is not None
     assert (caught.value.rewrite.index, caught.value.rewrite.root) == (1, 'Exp "b"')
     assert caught.value.mismatches == ()
+
+
+def test_a_drift_of_the_whole_is_told_where_the_pieces_are_right(caplog: pytest.LogCaptureFixture) -> None:
+    """exp(8 a) makes eight times the error of a; twelve scales of 1 + 5e-5 are each within 1e-4."""
+    from dataclasses import dataclass
+
+    from graphopt.pipeline import Pass
+
+    @dataclass(frozen=True)
+    class Nudge(Pass):
+        name = "nudge"
+        effect = Effect.APPROXIMATE
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            for item in [item for item in rewriter.graph.nodes if item.op == "Mul"]:
+                with rewriter.rewrite("nudge", item):
+                    nudged = rewriter.constant(np.array(1 + 5e-5, np.float32))
+                    rewriter.replace_node(item, rewriter.create("Mul", [item.inputs[0], nudged]).outputs)
+
+    steps = " ".join(f"a{i + 1} = Mul(a{i}, one)" for i in range(12))
+    graph = model(
+        "g (float[n,4] x) => (float[n,4] y) <float one = {1}, float eight = {8}> "
+        f"{{ a0 = Tanh(x) {steps} s = Sum(a12, a12, a12, a12, a12, a12, a12, a12) y = Exp(s) }}"
+    )
+    (row,) = Pipeline((Nudge(),)).run(graph, verify="numeric").rows
+    assert max(row.distance.values()) < 1e-4
+    (record,) = caplog.records
+    assert 'each rewrite is within its tolerance; together they changed output "y" by 0.00' in record.message
