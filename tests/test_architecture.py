@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "bench": {"errors", "ir", "runtime", "targets"},
     "profile": {"errors", "ir", "ops", "targets", "runtime", "backend"},
     "testing": {
-        "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "diff", "api",
+        "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "runtime", "diff", "api",
     },
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend"},
     "graphopt": {"errors", "ir", "diff", "rewrite", "pipeline", "targets", "runtime", "backend", "api"},

@@ -189,3 +189,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.startswith("5 graphs") and "0 findings" in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_compiled_graphs_give_what_the_engine_gives() -> None:
+    campaign = fuzz([], 4, seed=11, compiled=True, max_steps=5)
+    assert not campaign.findings, report(campaign.findings[0])
+    assert campaign.tally.compared["up to roundings"] > 2
