@@ -25,9 +25,19 @@ if TYPE_CHECKING:
     from graphopt.errors import GraphoptError
     from graphopt.ir.graph import Graph
     from graphopt.ir.rewriter import Rewriter
-    from graphopt.pipeline import Context, Effect, Pass, PatternPass, register_pass, register_pipeline
+    from graphopt.pipeline import (
+        Context,
+        Effect,
+        Instrument,
+        Pass,
+        PatternPass,
+        register_instrument,
+        register_pass,
+        register_pipeline,
+    )
     from graphopt.rewrite import Rule
     from graphopt.targets import Target
+    from graphopt.verify.fault import NumericFault
 
 __version__ = "0.1.0"
 
@@ -38,6 +48,8 @@ _HOME = {
     "Graph": "graphopt.ir.graph",
     "GraphDiff": "graphopt.diff",
     "GraphoptError": "graphopt.errors",
+    "Instrument": "graphopt.pipeline",
+    "NumericFault": "graphopt.verify.fault",
     "Pass": "graphopt.pipeline",
     "PatternPass": "graphopt.pipeline",
     "Rewriter": "graphopt.ir.rewriter",
@@ -48,6 +60,7 @@ _HOME = {
     "from_onnx_ir": "graphopt.api",
     "load": "graphopt.api",
     "optimize": "graphopt.api",
+    "register_instrument": "graphopt.pipeline",
     "register_pass": "graphopt.pipeline",
     "register_pipeline": "graphopt.pipeline",
     "save": "graphopt.api",
@@ -61,6 +74,8 @@ __all__ = [
     "Graph",
     "GraphDiff",
     "GraphoptError",
+    "Instrument",
+    "NumericFault",
     "Pass",
     "PatternPass",
     "Rewriter",
@@ -72,6 +87,7 @@ __all__ = [
     "from_onnx_ir",
     "load",
     "optimize",
+    "register_instrument",
     "register_pass",
     "register_pipeline",
     "runtime",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
-    from graphopt.pipeline import Pipeline
+    from graphopt.pipeline import Instrument, Pipeline
     from graphopt.pipeline.pipeline import Verify
     from graphopt.targets import Target
 
@@ -109,6 +109,9 @@ def optimize(
     target: str | Target | None = None,
     verify: Verify = "structure",
     inputs: Sequence[Mapping[str, Array]] | Mapping[str, Array] = (),
+    instruments: Sequence[Instrument] = (),
+    max_rewrites: int | None = None,
+    pass_timeout: float | None = None,
 ) -> Graph:
     """A copy of ``graph`` after the passes of ``pipeline``.
 
@@ -119,16 +122,20 @@ def optimize(
         verify: ``"structure"``, ``"numeric"`` (compare outputs in ONNX Runtime after each pass) or ``"off"``.
         inputs: samples of the inputs for calibration and numeric verification, arrays by input name;
             one mapping is one sample; generated when there are none.
+        instruments: what to call around every pass.
+        max_rewrites: how many rewrites a single pass may make; by default in proportion to the size of
+            the graph.
+        pass_timeout: how many seconds a single pass may take; None: any number.
 
     Raises:
         ArgumentError: an argument is of the wrong type.
         InputError: a sample does not fit the inputs.
         PipelineError: unknown pass or option.
-        PassError: a pass failed.
+        PassError: a pass failed, or took more than it may.
         VerifyError: a pass broke the graph or its numbers.
     """
     from graphopt.ir.builder import copy_graph
-    from graphopt.pipeline import Context, Pipeline
+    from graphopt.pipeline import Context, Instrument, Limits, Pipeline
 
     require_graph(graph)
     require("pipeline", pipeline, (str, Pipeline), hint='write it as text, such as "O2"')
@@ -136,9 +143,14 @@ def optimize(
     require("inputs", samples, Sequence, hint="give a list of samples, each a dict from input name to array")
     for index, sample in enumerate(samples):
         require(f"inputs[{index}]", sample, Mapping, hint="a sample is a dict from input name to array")
+    require("instruments", instruments, Sequence, hint="give a list of Instrument objects")
+    for index, instrument in enumerate(instruments):
+        require(f"instruments[{index}]", instrument, Instrument)
+    limits = Limits(max_rewrites, pass_timeout)
     parsed = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
     copy = copy_graph(graph)
-    parsed.run(copy, context=Context(target=_target(target), inputs=samples), verify=verify)
+    context = Context(target=_target(target), inputs=samples)
+    parsed.run(copy, context=context, verify=verify, limits=limits, instruments=instruments)
     return copy
 
 
@@ -148,6 +160,8 @@ def compile(
     *,
     source: str | os.PathLike[str] | None = None,
     kernel_error: float | None = None,
+    tune: float | None = None,
+    tune_cache: str | os.PathLike[str] | None = None,
 ) -> Artifact:
     """Compiles a graph for ``target``: ``"native"``, ``"x86-64-v3"``, ``"aarch64"``, ``"cuda:sm_80"``, ...
 
@@ -155,10 +169,14 @@ def compile(
         source: the file that the model was read from; the artifact's manifest gets its SHA-256.
         kernel_error: what fast kernels (Winograd's transforms, floats in parts on AMX) may add to the error of
             a convolution or product, relative to its largest output; by default 5e-5, 0 turns them off.
+        tune: seconds in which faster ways to make each kernel are searched by timing them on this machine.
+        tune_cache: the file that holds what tuning found; it is read, and with ``tune`` written. Without it
+            tuning keeps a file in the user's cache folder, and other compiles read none.
 
     Raises:
         ArgumentError: an argument is of the wrong type.
         ModelError: ``source`` can't be read.
+        TuneError: ``tune_cache`` is missing or damaged, or can't be written.
         CompileError: an operator or type can't be compiled; the message lists them all.
         TargetError: unknown target.
         LinkError: no C toolchain.
@@ -171,11 +189,27 @@ def compile(
         raise ArgumentError("target must be a text such as 'native' or a Target, not None")
     if kernel_error is not None and (not isinstance(kernel_error, int | float) or not kernel_error >= 0):
         raise ArgumentError(f"kernel_error must be a number from 0 up, not {kernel_error!r}")
+    if tune is not None and (
+        isinstance(tune, bool) or not isinstance(tune, int | float) or not 0 < tune < float("inf")
+    ):
+        raise ArgumentError(f"tune must be a number of seconds, not {tune!r}")
+    if tune_cache is not None:
+        require("tune_cache", tune_cache, (str, os.PathLike))
+    bound = KERNEL_ERROR if kernel_error is None else kernel_error
+    choices: Mapping[str, Mapping[str, str]] = {}
+    if tune is not None or tune_cache is not None:
+        from graphopt.tune import Tuner
+
+        tuner = Tuner(tune, None if tune_cache is None else Path(tune_cache))
+        tuner.check([resolved])
+        tuner.tune(graph, resolved, kernel_error=bound)
+        choices = tuner.choices
     return compile_graph(
         graph,
         resolved,
         source_sha256="" if source is None else file_sha256(Path(source)),
-        kernel_error=KERNEL_ERROR if kernel_error is None else kernel_error,
+        kernel_error=bound,
+        choices=choices,
     )
 
 

@@ -72,6 +72,10 @@ class LinkError(CompileError):
     """No C toolchain was found, or linking failed."""
 
 
+class TuneError(GraphoptError):
+    """A cache of tuned kernels can't be read or written."""
+
+
 class ArtifactError(GraphoptError):
     """An artifact is missing, damaged, or of another format version."""
 

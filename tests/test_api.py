@@ -47,6 +47,8 @@ def file(tmp_path: Path) -> Path:
         (lambda g, f: go.optimize(g, target=5), "target", "int"),
         (lambda g, f: go.optimize(g, inputs=np.zeros((2, 4))), "inputs", "ndarray"),
         (lambda g, f: go.optimize(g, inputs=[np.zeros((2, 4))]), r"inputs\[0\]", "ndarray"),
+        (lambda g, f: go.optimize(g, instruments=go.Instrument()), "instruments", "Instrument"),
+        (lambda g, f: go.optimize(g, instruments=[go.Instrument]), r"instruments\[0\]", "type"),
         (lambda g, f: go.compile(str(f)), "graph", "str"),
         (lambda g, f: go.compile(g, 5), "target", "int"),
         (lambda g, f: go.to_onnx_ir(f), "graph", "PosixPath"),

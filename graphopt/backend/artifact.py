@@ -32,6 +32,7 @@ from graphopt.runtime.manifest import (
     WEIGHTS_NAME,
     FileRecord,
     Manifest,
+    MemoryUse,
     TensorSpec,
     Variant,
     WeightSpec,
@@ -93,10 +94,7 @@ class Artifact:
             ArtifactError: the name does not end in ``.gopt``, something else is there, or writing failed.
         """
         target = Path(path)
-        if target.suffix != ".gopt":
-            raise ArtifactError(f"{target} is not a name for an artifact", hint="end it in .gopt")
-        if (target.exists() or target.is_symlink()) and not _is_artifact(target):
-            raise ArtifactError(f"{target} exists and is not an artifact", hint="choose another name")
+        check_name(target)
         try:
             scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         except OSError as error:
@@ -211,6 +209,7 @@ def build(
     source_sha256: str = "",
     kernels: Mapping[str, Sequence[str]] | None = None,
     sizes: Sequence[SizeRule] = (),
+    memory: MemoryUse | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Compile a Relax module for one target and link it.
@@ -222,6 +221,7 @@ def build(
         gir_sidecar: file name and content of the large constants of that text.
         kernels: for each kernel, the nodes of the final graph that it computes.
         sizes: what the sizes at a call must be to each other for the code to be right.
+        memory: how much memory lies between kernels.
         progress: called with (steps done, steps in all, what comes next); each kernel is a step.
 
     Raises:
@@ -248,6 +248,7 @@ def build(
         library=file_name,
         weights=tuple(name for name, _ in weights),
         kernels={name: tuple(nodes) for name, nodes in (kernels or {}).items()},
+        memory=memory,
     )
     return Artifact(
         inputs=tuple(inputs),
@@ -298,6 +299,18 @@ def _write_weights(weights: Mapping[str, Array], stream: BinaryIO, specs: list[W
 def _sync(stream: BinaryIO) -> None:
     stream.flush()
     os.fsync(stream.fileno())
+
+
+def check_name(path: Path) -> None:
+    """Makes sure that an artifact may have this name.
+
+    Raises:
+        ArtifactError: it does not end in ``.gopt``, or something else is there.
+    """
+    if path.suffix != ".gopt":
+        raise ArtifactError(f"{path} is not a name for an artifact", hint="end it in .gopt")
+    if (path.exists() or path.is_symlink()) and not _is_artifact(path):
+        raise ArtifactError(f"{path} exists and is not an artifact", hint="choose another name")
 
 
 def _is_artifact(path: Path) -> bool:

@@ -1,32 +1,31 @@
-"""From a graph to a Relax module: one call per region, views for reshapes, weights as parameters."""
+"""From a graph to a Relax module: calls of kernels on memory that is planned, weights as parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from tvm import relax
 
 from graphopt.backend.arguments import Packed
+from graphopt.backend.calls import Call, KernelCache, plan_calls
 from graphopt.backend.constants import Constants
-from graphopt.backend.emitters import is_emitted
-from graphopt.backend.kernels.narrow import is_even
-from graphopt.backend.layout import stored_shape
-from graphopt.backend.lower import Lowered, lower_region, value_at
-from graphopt.backend.region import KernelRegion, dtype_of, shape_of
+from graphopt.backend.contiguous import MOVING
+from graphopt.backend.layout import stored_shape, vector_bytes
+from graphopt.backend.memory import Arena, Block, Blocks, pack, size_of
+from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.sizes import size_rules
 from graphopt.backend.symbolic import Symbols
 from graphopt.errors import CompileError
-from graphopt.ir.graph import Graph, Node, Value
-from graphopt.ir.types import TensorType
-from graphopt.ops import symbolic_content
+from graphopt.ir.graph import Graph, Value
+from graphopt.runtime.manifest import MemoryUse
 from graphopt.runtime.sizes import SizeRule
 from graphopt.targets import Target
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout"})
 
 
 @dataclass
@@ -39,143 +38,71 @@ class Assembled:
     """For each kernel the labels of the nodes that it computes."""
     sizes: tuple[SizeRule, ...]
     """What the sizes at a call must be to each other."""
+    memory: MemoryUse
 
 
-@dataclass(frozen=True)
-class Call:
-    """One step of ``main``: a kernel, or a view (``lowered`` None)."""
-
-    region: KernelRegion
-    lowered: Lowered | None
-    name: str = ""
-
-
-class KernelCache:
-    """Lowers each distinct region once."""
-
-    def __init__(self, target: Target, kernel_error: float) -> None:
-        self.target = target
-        self.kernel_error = kernel_error
-        self.functions: dict[str, Any] = {}
-        self._known: dict[Hashable, list[tuple[Lowered, str]]] = {}
-        self._names: dict[str, int] = {}
-
-    def lower(self, region: KernelRegion, outputs: tuple[int, ...]) -> tuple[Lowered, str]:
-        """The kernel of these outputs of a region, and its name."""
-        key = (region.key, outputs)
-        for lowered, name in self._known.get(key, ()):
-            if all(
-                _consult(region, kind, (row, index)) == found
-                for (kind, row, index), found in lowered.consulted.items()
-            ):
-                return lowered, name
-        lowered = lower_region(region, self.target, outputs, self.kernel_error)
-        name = self._fresh(lowered.name)
-        self._known.setdefault(key, []).append((lowered, name))
-        self.functions[name] = lowered.function
-        return lowered, name
-
-    def _fresh(self, name: str) -> str:
-        count = self._names.get(name, 0)
-        self._names[name] = count + 1
-        return f"{name}_{count}" if count else name
-
-
-def _consult(region: KernelRegion, kind: str, place: tuple[int, int]) -> Hashable:
-    value = value_at(region, place)
-    if kind == "content":
-        return symbolic_content(value)
-    if kind == "even":
-        return is_even(region.constants[value].numpy())
-    return region.constants[value].digest
-
-
-def assemble(graph: Graph, target: Target, kernel_error: float = 0.0) -> Assembled:
+def assemble(
+    graph: Graph,
+    target: Target,
+    kernel_error: float = 0.0,
+    choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    *,
+    scheduled: bool = True,
+) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
 
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
+        choices: see :class:`KernelCache`.
+        scheduled: False for kernels straight from the operators' definitions.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
     constants = Constants(graph)
     sizes = size_rules(graph, constants.get)
-    cache = KernelCache(target, kernel_error)
-    calls = _plan(graph, cache, constants)
-    module = _Module(graph, cache, calls, constants)
-    return Assembled(module.build(), module.weights, module.kernels, sizes)
+    cache = KernelCache(target, kernel_error, choices, scheduled=scheduled)
+    blocks = Blocks(graph, constants.get, vector_bytes(target) if target.kind == "llvm" else None)
+    calls = plan_calls(graph, cache, constants, blocks)
+    module = _Module(graph, cache, calls, constants, blocks)
+    return Assembled(module.build(), module.weights, module.kernels, sizes, module.memory_use())
 
 
-def _plan(graph: Graph, cache: KernelCache, constants: Constants) -> list[Call]:
-    """Calls in program order, of the nodes whose results are read as data."""
-    calls: list[Call] = []
-    needed = set(graph.outputs)
-    for value in dict.fromkeys(graph.outputs):
-        if value.producer is None or constants.get(value) is not None:
-            region = KernelRegion.copy(value, constants.get)
-            calls.append(Call(region, *cache.lower(region, (0,))))
-    for node in reversed(graph.nodes):
-        wanted = tuple(
-            i for i, value in enumerate(node.outputs) if value in needed and constants.get(value) is None
-        )
-        if not wanted:
-            continue
-        region = KernelRegion.of(node, constants.get)
-        if is_view(node) and (_is_computed(node.outputs[0], constants) or not node.outputs[0].is_output):
-            calls.append(Call(region, None))
-            needed.update(value for value in node.inputs[:1] if value is not None)
-            continue
-        together = any(is_emitted(inner) for inner in region.nodes)
-        for outputs in [wanted] if together else [(index,) for index in reversed(wanted)]:
-            lowered, name = cache.lower(region, outputs)
-            calls.append(Call(region, lowered, name))
-            needed.update(region.outer[position] for position in lowered.inputs)
-    return calls[::-1]
+def lay_out(calls: Sequence[Call], blocks: Blocks) -> Arena[Block]:
+    """Where the blocks lie that are not returned."""
+    views = {call.region.outputs[0]: call.reads[0] for call in calls if call.lowered is None}
 
+    def block_of(value: Value) -> Block | None:
+        while value in views:
+            value = views[value]
+        return blocks.of(value)
 
-def is_view(node: Node) -> bool:
-    """Whether the only output that matters is the first input's memory in another shape."""
-    if node.domain or node.op not in _VIEWS or len(node.outputs) != 1:
-        return False
-    source, output = node.inputs[0], node.outputs[0]
-    if source is None or source.type == output.type or not isinstance(output.type, TensorType):
-        return True
-    return _row_major(source) and _row_major(output)
-
-
-def _row_major(value: Value) -> bool:
-    """Whether elements lie in the order of their indices, be it that blocks of channels say so too."""
-    block = value.tensor.channel_block
-    if block == 1:
-        return True
-    _, channels, *spatial = shape_of(value)
-    return channels % block == 0 and all(dim == 1 for dim in spatial)
-
-
-def _is_computed(value: Value, constants: Constants) -> bool:
-    """Whether a kernel makes the memory of ``value``.
-
-    The caller must not be handed the memory of an input, of a weight, or of a view of one.
-    """
-    while value.producer is not None and is_view(value.producer):
-        (value, *_) = (v for v in value.producer.inputs if v is not None)
-    return value.producer is not None and constants.get(value) is None
+    steps = []
+    for call in calls:
+        values = [*call.reads, *call.writes, *([call.place.whole] if call.place is not None else [])]
+        touched = [block_of(value) for value in values if call.lowered is not None]
+        steps.append([block for block in touched if block is not None and block.output is None])
+    return pack(steps, lambda block: block.size)
 
 
 class _Module:
     """Builds ``main``."""
 
-    def __init__(self, graph: Graph, cache: KernelCache, calls: Sequence[Call], constants: Constants) -> None:
+    def __init__(
+        self, graph: Graph, cache: KernelCache, calls: Sequence[Call], constants: Constants, blocks: Blocks
+    ) -> None:
         self.graph = graph
         self.constants = constants
         self.calls = calls
         self.symbols = Symbols()
         self.weights: list[tuple[str, Array]] = []
         self.kernels: dict[str, list[str]] = {}
+        self.blocks = blocks
+        self.arena = lay_out(calls, blocks)
         self._functions = cache.functions
         self._values: dict[Value, Any] = {}
         self._weights: dict[Hashable, Any] = {}
+        self._storages: dict[Block | None, Any] = {}
 
     def build(self) -> Any:
         """The module; fills ``weights`` and ``kernels``."""
@@ -188,20 +115,45 @@ class _Module:
             parameters += self._declare_weights(call)
         builder = relax.BlockBuilder()
         variables = {name: builder.add_func(function, name) for name, function in self._functions.items()}
-        with builder.function("main", parameters):
-            with builder.dataflow():
-                copies = {
-                    call.region.outputs[0]: self._emit(builder, variables, call)
-                    for call in self.calls
-                    if not call.region.nodes
-                }
-                for call in self.calls:
-                    if call.region.nodes:
-                        self._emit(builder, variables, call)
-                returned = [copies.get(value, self._values.get(value)) for value in self.graph.outputs]
-                result = builder.emit_output(relax.Tuple(returned))
-            builder.emit_func_output(result)
+        copies: dict[Value, Any] = {}
+        with builder.function("main", parameters, pure=False):
+            for call in self.calls:
+                if call.lowered is None:
+                    self._emit_view(builder, call)
+                    continue
+                results = self._emit(builder, variables[call.name], call)
+                if call.region.nodes:
+                    self._values.update(zip(call.writes, results, strict=True))
+                elif call.place is None:
+                    copies.update(zip(call.writes, results, strict=True))
+            returned = [
+                copies[value] if value in copies else self._tensor(builder, value)
+                for value in self.graph.outputs
+            ]
+            builder.emit_func_output(relax.Tuple(returned))
         return builder.get()
+
+    def memory_use(self) -> MemoryUse:
+        """What the manifest says of memory."""
+        written = {value for call in self.calls for value in call.writes if call.region.nodes}
+        moved = [
+            call.region.nodes[0]
+            for call in self.calls
+            if call.lowered is not None and len(call.region.nodes) == 1 and call.region.nodes[0].op in MOVING
+        ]
+        in_place = [node for node in self.blocks.in_place if node.op in MOVING]
+        joined = [node.output for node in in_place if node.op == "Concat"]
+        return MemoryUse(
+            planned=self.arena.size,
+            separate=sum(
+                size_of(value)
+                for value in (*written, *joined)
+                if (block := self.blocks.of(value)) is not None and block in self.arena.places
+            ),
+            in_place=len(in_place),
+            moved=len(dict.fromkeys(moved)),
+            dynamic=sum(self.blocks.of(value) is None for value in written.difference(self.graph.outputs)),
+        )
 
     def _type(self, value: Value) -> Any:
         return relax.TensorType(self.symbols.shape(stored_shape(value)), dtype_of(value))
@@ -243,7 +195,7 @@ class _Module:
             data = known.numpy()
             name = value.name
             if packed is not None:
-                data, name = packed.pack(data), f"{name}.packed{len(self.weights)}"
+                data, name = packed.apply(data), f"{name}.packed{len(self.weights)}"
             shape = packed.shape if packed is not None else data.shape
             self.weights.append((name, data))
             dtype = packed.dtype if packed is not None else dtype_of(value)
@@ -254,38 +206,58 @@ class _Module:
     def _weight_key(self, value: Value, packed: Packed | None) -> Hashable:
         return value, packed.form if packed is not None else None
 
-    def _emit(self, builder: Any, variables: dict[str, Any], call: Call) -> Any:
-        region, lowered = call.region, call.lowered
-        if lowered is None:
-            source = region.outer[0]
-            passed = self._values.get(source)
-            if passed is None:
-                passed = self._weights[self._weight_key(source, None)]
-            shape = relax.ShapeExpr(self.symbols.shape(stored_shape(region.outputs[0])))
-            self._values[region.outputs[0]] = builder.emit(relax.op.reshape(passed, shape))
-            return None
+    def _emit_view(self, builder: Any, call: Call) -> None:
+        """A view of what is not in a block."""
+        (source,), (output,) = call.reads, call.region.outputs
+        known = self.constants.get(source) is not None
+        passed = self._weights[self._weight_key(source, None)] if known else self._tensor(builder, source)
+        shape = relax.ShapeExpr(self.symbols.shape(stored_shape(output)))
+        self._values[output] = builder.emit(relax.op.reshape(passed, shape))
+
+    def _emit(self, builder: Any, kernel: Any, call: Call) -> list[Any]:
+        """A kernel call; gives its results."""
+        lowered = call.lowered
+        assert lowered is not None
         passed = [
-            self._values[value]
+            self._tensor(builder, value)
             if self.constants.get(value) is None
             else self._weights[self._weight_key(value, lowered.packed.get(position))]
-            for position, value in ((p, region.outer[p]) for p in lowered.inputs)
+            for position, value in zip(lowered.inputs, call.reads, strict=True)
         ]
         passed += [self.symbols.variable(name) for name in lowered.symbols]
-        values = [region.outputs[position] for position in lowered.outputs]
-        outer = values
-        types = [self._type(value) for value in outer]
-        result = builder.emit(relax.call_tir(variables[call.name], relax.Tuple(passed), types))
-        self.kernels.setdefault(variables[call.name].name_hint, []).append(region.label)
-        return self._record(builder, region, lowered, result)
-
-    def _record(self, builder: Any, region: KernelRegion, lowered: Lowered, result: Any) -> Any:
-        """Notes where the outputs of a call are."""
-        places = [region.results[position] for position in lowered.outputs]
-        if not region.nodes:
-            return result
-        if len(places) == 1:
-            self._values[places[0]] = result
+        if call.place is None:
+            results = [self._tensor(builder, value, fresh=not call.region.nodes) for value in call.writes]
         else:
-            for index, value in enumerate(places):
-                self._values[value] = builder.emit(relax.TupleGetItem(result, index))
-        return result
+            results = [self._place(builder, call.place.whole, call.place.offset, call.place.part)]
+        builder.emit(relax.Call(kernel, [*passed, *results]))
+        self.kernels.setdefault(kernel.name_hint, []).append(call.region.label)
+        return results
+
+    def _tensor(self, builder: Any, value: Value, fresh: bool = False) -> Any:
+        """The tensor of a value, in its block, or ``fresh`` or for want of a block in memory of its own."""
+        if value in self._values and not fresh:
+            return self._values[value]
+        if fresh or self.blocks.of(value) is None:
+            kind = self._type(value)
+            return builder.emit(relax.op.builtin.alloc_tensor(kind.shape, str(kind.dtype), 0))
+        self._values[value] = self._place(builder, value, 0, value)
+        return self._values[value]
+
+    def _place(self, builder: Any, value: Value, offset: int, like: Value) -> Any:
+        """A tensor for ``like``, ``offset`` bytes into ``value``."""
+        block = self.blocks.of(value)
+        assert block is not None
+        shared = None if block.output is None else block
+        if shared not in self._storages:
+            shape = relax.ShapeExpr([self.arena.size if shared is None else block.size])
+            self._storages[shared] = builder.emit(relax.op.memory.alloc_storage(shape, 0, "global", "uint8"))
+        start = self.arena.places[block] if shared is None else 0
+        kind = self._type(like)
+        return builder.emit(
+            relax.op.memory.alloc_tensor(
+                self._storages[shared],
+                start + block.offset(value) + offset,
+                kind.shape,
+                str(kind.dtype),
+            )
+        )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from graphopt.backend.artifact import Artifact, build
 from graphopt.errors import CompileError
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.printer import print_graph
 from graphopt.ir.types import TensorType
+from graphopt.runtime.dtypes import itemsize
 from graphopt.runtime.manifest import TensorSpec
 from graphopt.targets import Target
 
@@ -23,6 +25,8 @@ def compile_graph(
     *,
     source_sha256: str = "",
     kernel_error: float = KERNEL_ERROR,
+    choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    scheduled: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Machine code for a graph.
@@ -32,6 +36,9 @@ def compile_graph(
         source_sha256: digest of the source model's file, for the manifest.
         kernel_error: bound of what Winograd's transforms, or floats in parts on AMX, may add to the error of a
             convolution or product, relative to its largest output; 0 for neither.
+        choices: for kernels by their digest what to choose otherwise than the models do, as tuning found it.
+        scheduled: False for loops straight from the operators' definitions, to compare with: slow, and not
+            for every operator.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -43,12 +50,12 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target, kernel_error)
+    assembled = assemble(graph, target, kernel_error, choices, scheduled=scheduled)
     built = build(
         assembled.module,
         target,
         weights=assembled.weights,
-        inputs=[tensor_spec(value.name, value) for value in graph.inputs],
+        inputs=[_input_spec(value) for value in graph.inputs],
         outputs=[
             tensor_spec(name, value) for name, value in zip(graph.output_names, graph.outputs, strict=True)
         ],
@@ -57,6 +64,7 @@ def compile_graph(
         source_sha256=source_sha256,
         kernels=assembled.kernels,
         sizes=assembled.sizes,
+        memory=assembled.memory,
         progress=progress,
     )
     return built.with_defaults({v.name: v.const.numpy() for v in graph.inputs if v.const is not None})
@@ -68,7 +76,7 @@ def check_operators(graph: Graph) -> None:
     Raises:
         CompileError: names each such operator, how often it occurs, and its first node.
     """
-    from graphopt.backend.assemble import is_view
+    from graphopt.backend.contiguous import is_view
     from graphopt.backend.emitters import EMITTERS
     from graphopt.backend.readers import READERS
 
@@ -128,3 +136,9 @@ def tensor_spec(name: str, value: Value) -> TensorSpec:
 
     shape = tuple(dim if isinstance(dim, int) else str(dim) for dim in shape_of(value))
     return TensorSpec(name, dtype_of(value), shape)
+
+
+def _input_spec(value: Value) -> TensorSpec:
+    """What the manifest says of an input: kernels read it wherever its elements lie."""
+    spec = tensor_spec(value.name, value)
+    return TensorSpec(spec.name, spec.dtype, spec.shape, alignment=itemsize(spec.dtype))

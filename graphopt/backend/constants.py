@@ -6,17 +6,18 @@ not compute the same weights at every run.
 
 from __future__ import annotations
 
+from graphopt.analysis import ConstantNodes
 from graphopt.evaluate.constants import evaluate_nodes
-from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.graph import Graph, Value
 from graphopt.ir.tensor import Tensor
-from graphopt.ops import is_pure
 
 
 class Constants:
     """The constant values of a graph."""
 
     def __init__(self, graph: Graph) -> None:
-        nodes = _constant_nodes(graph)
+        constant = ConstantNodes.of(graph)
+        nodes = [node for node in graph.body if node in constant]
         self._computed = {
             value: Tensor.of(data, value.tensor.dtype)
             for value, data in (evaluate_nodes(nodes, graph) if nodes else {}).items()
@@ -27,16 +28,3 @@ class Constants:
         if value.is_constant:
             return value.const
         return self._computed.get(value)
-
-
-def _constant_nodes(graph: Graph) -> list[Node]:
-    """Nodes of the root that depend on constants only, in program order."""
-    known: set[Value] = set()
-    found = []
-    for node in graph.body:
-        operands = [value for value in node.inputs if value is not None]
-        constant = all(value.is_constant or value in known for value in operands)
-        if constant and operands and not node.regions and is_pure(node):
-            known.update(node.outputs)
-            found.append(node)
-    return found

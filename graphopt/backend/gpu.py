@@ -39,7 +39,19 @@ def schedule_for_gpu(module: tvm.IRModule, target: tvm.target.Target) -> tvm.IRM
     from tvm.s_tir import dlight
 
     gpu = dlight.gpu
-    rules = (gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback())
+
+    class Reduction(gpu.Reduction):  # type: ignore[misc, name-defined]
+        """The rule, where a thread computes one result.
+
+        Where it gives a thread several (the channels of a group), it divides what follows the sum in another
+        way among the threads than the sum, and reads sums from the registers of threads that don't hold them.
+        """
+
+        def _normalize(self, *arguments: Any) -> tuple[Any, ...]:
+            found: tuple[Any, ...] = super()._normalize(*arguments)
+            return found if found[1] is None or found[1] == 1 else (None,) * len(found)
+
+    rules = (gpu.Matmul(), gpu.GEMV(), Reduction(), gpu.GeneralReduction(), gpu.Fallback())
     with target:
         module = dlight.ApplyDefaultSchedule(*rules)(module)
     for name, function in module.functions.items():

@@ -18,6 +18,7 @@ from graphopt.backend.region import shape_of
 from graphopt.backend.symbolic import Expr, Symbols
 from graphopt.ir.dims import Shape
 from graphopt.ir.graph import Value
+from graphopt.targets import Target
 
 
 def stored_shape(value: Value) -> Shape:
@@ -28,6 +29,11 @@ def stored_shape(value: Value) -> Shape:
     batch, channels, *spatial = shape
     assert isinstance(channels, int)
     return (batch, -(-channels // block), *spatial, block)
+
+
+def vector_bytes(target: Target) -> int:
+    """What every kernel may take the first byte of each of its buffers to be a multiple of."""
+    return target.vector_bits // 8
 
 
 def stored_offset(value: Value, indices: Sequence[Expr], symbols: Symbols) -> Expr:

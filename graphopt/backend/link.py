@@ -87,6 +87,21 @@ def link(built: Built, target: Target) -> bytes:
     return library
 
 
+def link_objects(objects: Sequence[bytes], target: Target) -> bytes:
+    """The shared object of kernels alone, each of which is called by its name.
+
+    Raises:
+        LinkError: no C compiler was found, or it failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="graphopt-link-") as name:
+        folder = Path(name)
+        files = [f"kernel{position:04}.o" for position in range(len(objects))]
+        for file, content in zip(files, objects, strict=True):
+            (folder / file).write_bytes(content)
+        run_tool([*compiler_command(target.machine), *_FLAGS, "-o", "kernels.so", *files, "-lm"], folder)
+        return (folder / "kernels.so").read_bytes()
+
+
 def run_tool(command: Sequence[str], folder: Path) -> None:
     """Run a compiler in ``folder``, with its scratch files there.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -13,9 +15,9 @@ from tvm.script.ir_builder import tirx as T
 from graphopt.backend.arguments import Arguments, Packed
 from graphopt.backend.emitters import Work, emit_region
 from graphopt.backend.kernels import math
-from graphopt.backend.layout import stored_shape
+from graphopt.backend.kernels.knobs import Choices
 from graphopt.backend.readers import Context, variables_of
-from graphopt.backend.region import KernelRegion, dtype_of
+from graphopt.backend.region import KernelRegion
 from graphopt.backend.stage import stage_region
 from graphopt.backend.symbolic import Symbols
 from graphopt.ir.graph import Value
@@ -42,6 +44,7 @@ class Lowered:
         outputs: positions in the region's outputs.
         consulted: what the code depends on beside the region's key.
         name: a C identifier that says what it computes, and by what method where that is not the plain one.
+        knobs: what could be chosen otherwise, and how; see :mod:`graphopt.backend.kernels.knobs`.
     """
 
     function: tirx.PrimFunc
@@ -51,38 +54,52 @@ class Lowered:
     outputs: tuple[int, ...]
     consulted: Mapping[tuple[str, int, int], Hashable]
     name: str
+    knobs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def kernel_digest(region: KernelRegion, target: Target, outputs: tuple[int, ...], kernel_error: float) -> str:
+    """What a kernel is known by when its choices are kept: equal for the same function on the same target."""
+    text = repr((target.text, region.key, outputs, kernel_error))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def lower_region(
-    region: KernelRegion, target: Target, outputs: tuple[int, ...], kernel_error: float
+    region: KernelRegion,
+    target: Target,
+    outputs: tuple[int, ...],
+    kernel_error: float,
+    answers: Mapping[str, str] = MappingProxyType({}),
+    *,
+    scheduled: bool = True,
 ) -> Lowered:
     """The kernel that computes these outputs of a region.
 
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
+        answers: for some knobs the option to take; the models decide the others.
+        scheduled: False for loops straight from the operators' definitions, as a GPU's are before its schedule.
 
     Raises:
         CompileError: an operator, or this use of it, can't be compiled.
     """
-    symbols = Symbols(opaque=target.kind == "llvm")
-    arguments = Arguments(region, symbols)
-    context = Context(region, symbols, _VECTOR_MATH if target.kind == "llvm" else None)
-    if target.kind == "cuda":
+    staged = target.kind == "cuda" or not scheduled
+    symbols = Symbols(opaque=not staged)
+    arguments = Arguments(region, symbols, target)
+    context = Context(region, symbols, None if staged else _VECTOR_MATH)
+    if staged:
         function, inputs, passed = stage_region(region, target, context, symbols, outputs)
         return Lowered(function, inputs, {}, passed, outputs, _consulted(region, context), region.name)
     context.memory.update({value: arguments.leaf(value) for value in region.inputs})
     values = [region.outputs[position] for position in outputs]
-    results = [
-        tirx.decl_buffer(symbols.plain(stored_shape(value)), dtype_of(value), name=f"out{position}")
-        for position, value in enumerate(values)
-    ]
+    results = [arguments.result(position) for position in outputs]
     flat_results = [arguments.view(buffer, value) for buffer, value in zip(results, values, strict=True)]
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_name(region.name)
-        work = Work(context, arguments, target, kernel_error=kernel_error)
+        machine = Choices(target, answers)
+        work = Work(context, arguments, target, machine, kernel_error=kernel_error)
         emit_region(work, dict(zip(values, flat_results, strict=True)))
     lowered = _finish(region, context, arguments, results, builder.get().body, outputs)
-    return replace(lowered, name="_".join([region.name, *work.methods]))
+    return replace(lowered, name="_".join([region.name, *work.methods]), knobs=machine.knobs)
 
 
 def _finish(

@@ -25,9 +25,10 @@ from graphopt.backend.kernels.temporaries import vectorized
 from graphopt.backend.layout import stored_offset
 from graphopt.backend.readers import Context, flat_offset, variables_of
 from graphopt.backend.readers.movement import concat_offsets
+from graphopt.backend.readers.padding import pad_pieces
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
-from graphopt.ir.dims import product
+from graphopt.ir.dims import Dim, product
 from graphopt.ir.graph import Node, Value
 from graphopt.ops import Kind, info
 
@@ -155,20 +156,22 @@ def emit_blocked_value(context: Context, value: Value, out: Any) -> None:
 
 
 def _pieces(context: Context, value: Value) -> Iterator[tuple[Node | None, int, Expr, Expr, int]]:
-    """Splits the nest where a Concat that is read element by element changes its input."""
-    node = _elementwise_root(context, value)
-    if node is None:
+    """Splits the nest where a Concat changes its input, and where a Pad enters and leaves its border."""
+    found = _elementwise_root(context, value)
+    if found is None:
         yield None, 0, _ZERO, _ZERO, 0
         return
-    axis = int(node.attrs.get("axis", 0)) % len(shape_of(value))  # type: ignore[arg-type]
-    offsets = concat_offsets(node)
+    node, axis, offsets = found
     for place, (first, last) in enumerate(itertools.pairwise(offsets)):
         if first != last:
             yield node, axis, context.extent(first), context.extent(last - first), place
 
 
-def _elementwise_root(context: Context, value: Value) -> Node | None:
-    """The Concat of at most 16 inputs that ``value`` is, or is an elementwise function of."""
+def _elementwise_root(context: Context, value: Value) -> tuple[Node, int, Sequence[Dim]] | None:
+    """The Concat of at most 16 inputs, or the Pad, that ``value`` is, or is an elementwise function of.
+
+    With the axis along which it is made of pieces, and where these begin and end.
+    """
     shape = shape_of(value)
     pending, seen = [value], {value}
     while pending:
@@ -177,7 +180,10 @@ def _elementwise_root(context: Context, value: Value) -> Node | None:
         if current in context.memory or node is None or shape_of(current) != shape:
             continue
         if node.op == "Concat" and len(node.inputs) <= 16:
-            return node
+            return node, int(node.attrs.get("axis", 0)) % len(shape), concat_offsets(node)  # type: ignore[arg-type]
+        pieces = pad_pieces(context, node) if node.op == "Pad" else None
+        if pieces is not None:
+            return node, len(shape) - 1, pieces
         known = info(node)
         if known is None or known.kind is not Kind.ELEMENTWISE:
             continue

@@ -7,7 +7,7 @@ and what the bytes are does not depend on how many there are.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -77,6 +77,15 @@ def build_executable(
     }
     built = run_jobs(jobs, workers=workers, progress=progress)
     return Built(built.pop("main"), built)
+
+
+def build_kernel(name: str, function: tvm.tirx.PrimFunc, target: Target) -> bytes:
+    """The object file of one kernel for a CPU, of static shapes that its caller gets right.
+
+    Raises:
+        CompileError: TVM refuses it.
+    """
+    return _Compiler(target, checks=False).kernel(name, function)
 
 
 class _Compiler:
@@ -149,35 +158,42 @@ def _check_calls(module: tvm.IRModule, function: relax.Function) -> bool:
     Raises:
         CompileError: a call passes another number, element type or static shape than the kernel takes.
     """
-    call_tir = tvm.ir.Op.get("relax.call_tir")
     static = True
+    for variable, passed in _kernel_calls(function):
+        name, buffers = variable.name_hint, list(module[variable].params)
+        if len(passed) != len(buffers):
+            raise CompileError(f"kernel {name} takes {len(buffers)} buffers, its call has {len(passed)}")
+        for position, (kind, buffer) in enumerate(zip(passed, buffers, strict=True)):
+            if not isinstance(kind, relax.TensorType):  # a symbolic dimension, passed as a number
+                static = False
+                continue
+            given, taken = _extents(kind.shape), _extents(buffer.shape)
+            fits = len(given) == len(taken) and all(
+                left == right or None in (left, right) for left, right in zip(given, taken, strict=True)
+            )
+            if not fits or str(kind.dtype) != str(buffer.dtype):
+                raise CompileError(
+                    f"kernel {name}: buffer {position} is {buffer.dtype}{list(buffer.shape)}, "
+                    f"its call passes {kind.dtype}{list(kind.shape)}"
+                )
+            static = static and None not in given + taken
+    return static
+
+
+def _kernel_calls(function: relax.Function) -> Iterator[tuple[Any, list[Any]]]:
+    """The kernel of each call, and the types of what it is passed: by ``call_tir``, or results last."""
+    call_tir = tvm.ir.Op.get("relax.call_tir")
     for block in function.body.blocks:
         for binding in block.bindings:
             call = binding.value
-            if not isinstance(call, relax.Call) or not call.op.same_as(call_tir):
+            if not isinstance(call, relax.Call):
                 continue
-            name = call.args[0].name_hint
-            buffers = list(module[call.args[0]].params)
-            result = call.ty_args[0]
-            results = list(result.fields) if isinstance(result, relax.TupleType) else [result]
-            passed = [argument.ty for argument in call.args[1].fields] + results
-            if len(passed) != len(buffers):
-                raise CompileError(f"kernel {name} takes {len(buffers)} buffers, its call has {len(passed)}")
-            for position, (kind, buffer) in enumerate(zip(passed, buffers, strict=True)):
-                if not isinstance(kind, relax.TensorType):  # a symbolic dimension, passed as a number
-                    static = False
-                    continue
-                given, taken = _extents(kind.shape), _extents(buffer.shape)
-                fits = len(given) == len(taken) and all(
-                    left == right or None in (left, right) for left, right in zip(given, taken, strict=True)
-                )
-                if not fits or str(kind.dtype) != str(buffer.dtype):
-                    raise CompileError(
-                        f"kernel {name}: buffer {position} is {buffer.dtype}{list(buffer.shape)}, "
-                        f"its call passes {kind.dtype}{list(kind.shape)}"
-                    )
-                static = static and None not in given + taken
-    return static
+            if isinstance(call.op, relax.GlobalVar):
+                yield call.op, [argument.ty for argument in call.args]
+            elif call.op.same_as(call_tir):
+                result = call.ty_args[0]
+                results = list(result.fields) if isinstance(result, relax.TupleType) else [result]
+                yield call.args[0], [argument.ty for argument in call.args[1].fields] + results
 
 
 def kernels_of(module: tvm.IRModule) -> dict[str, tvm.tirx.PrimFunc]:

@@ -44,7 +44,7 @@ def stage_region(
     context.inline = True
     context.memory.update({value: leaf(i, value) for i, value in enumerate(region.inputs)})
     stages = Stages()
-    work = Work(context, Arguments(region, symbols), target, stages)
+    work = Work(context, Arguments(region, symbols, target), target, target, stages)
     needed = region.needed(region.outputs[i] for i in outputs)
     for node in region.nodes:
         wanted = {i: work.shape(value) for i, value in enumerate(node.outputs) if value in needed}

@@ -24,6 +24,38 @@ _ELSEWHERE = "graphopt.elsewhere"
 _PREFIX = "__tvm_ffi_"
 
 
+# Fields of a DLTensor, as tvm_struct_get numbers them (TVMStructFieldKind).
+_DATA, _BYTE_OFFSET = 1, 8
+
+
+@tvm.transform.module_pass(opt_level=0, name="ReadAtOffsets")  # type: ignore[untyped-decorator]
+def _read_at_offsets(module: Any, _: Any) -> Any:
+    """Kernels whose buffers begin where their tensors' byte offsets say, which TVM demands to be 0."""
+    result = tvm.IRModule(dict(module.functions.items()), attrs=module.attrs)
+    for variable, function in module.functions.items():
+        if isinstance(function, tirx.PrimFunc):
+            result.update_func(variable, function.with_body(_at_offsets(function.body)))
+    return result
+
+
+def _at_offsets(body: Any) -> Any:
+    def field(call: Any) -> int | None:
+        if not isinstance(call.op, tvm.ir.Op) or call.op.name != "tirx.tvm_struct_get":
+            return None
+        return int(call.args[2])
+
+    def rewrite(call: Any) -> Any:
+        kind = field(call)
+        if kind == _BYTE_OFFSET:
+            return tirx.IntImm("uint64", 0)  # what is checked
+        if kind == _DATA:
+            offset = tirx.tvm_struct_get(call.args[0], 0, _BYTE_OFFSET, "uint64")
+            return tirx.handle_add_byte_offset(call, tirx.Cast("int64", offset))
+        return call
+
+    return tvm_ffi.structural_map(body, (tvm.ir.Call, rewrite))
+
+
 def _pipeline(*first: tvm.ir.transform.Pass) -> tuple[Any, Any, Any]:
     transform = tirx.transform
     passes = tvm.ir.transform.Sequential(
@@ -43,6 +75,7 @@ def _pipeline(*first: tvm.ir.transform.Pass) -> tuple[Any, Any, Any]:
             transform.VerifyMemory(),
             transform.SplitHostDevice(),
             transform.MakePackedAPI(),
+            _read_at_offsets,
             transform.BF16StorageLegalize(),
         ]
     )

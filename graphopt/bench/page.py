@@ -7,15 +7,13 @@ from html import escape
 from graphopt.bench.compare import Comparison, EngineResult
 from graphopt.bench.plot import svg_plot
 from graphopt.bench.report import Report
+from graphopt.page.html import page
 
 _STYLE = """
-:root { color-scheme: light dark; --ink: #1d1d1b; --soft: #6b6a66; --line: #d9d8d3; --ground: #fcfcfb;
-  --engine0: #2a78d6; --engine1: #d95926; --engine2: #1a9a6b; --engine3: #8a63c7; --engine4: #a8801c; }
-@media (prefers-color-scheme: dark) { :root { --ink: #ececea; --soft: #a3a29d; --line: #3c3b38;
-  --ground: #1a1a19; --engine0: #5598e7; --engine1: #ee8250; --engine2: #35b886; --engine3: #ab8de0;
-  --engine4: #c9a24a; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground);
-  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+:root { --engine0: #2a78d6; --engine1: #d95926; --engine2: #1a9a6b; --engine3: #8a63c7; --engine4: #a8801c; }
+@media (prefers-color-scheme: dark) { :root { --engine0: #5598e7; --engine1: #ee8250; --engine2: #35b886;
+  --engine3: #ab8de0; --engine4: #c9a24a; } }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; width: 100%; }
 .wide { overflow-x: auto; } th, td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
@@ -36,10 +34,6 @@ def html_page(report: Report) -> str:
     """The page of a report; the first engine of the comparisons is the one that the others are set beside."""
     subject = next(iter(report.engines))
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><title>Benchmark</title>',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<style>{_STYLE}</style></head><body>",
         f"<h1>{escape(report.engines[subject])} and other engines</h1>",
         f"<p>Milliseconds per call, the median of {report.rounds} rounds of {report.seconds:g} s. Each engine "
         "has a process of its own and is alone while it is timed; rounds alternate. The spread is the "
@@ -63,7 +57,7 @@ def html_page(report: Report) -> str:
     for name, value in {**report.machine, "day": report.day}.items():
         parts.append(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>")
     parts += [f"<dt>{escape(name)}</dt><dd>{escape(title)}</dd>" for name, title in report.engines.items()]
-    return "\n".join([*parts, "</dl></body></html>", ""])
+    return page("Benchmark", "\n".join([*parts, "</dl>"]), style=_STYLE)
 
 
 def _table(comparisons: list[Comparison]) -> str:

@@ -6,21 +6,24 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 
 import click
 
 from graphopt import __version__
+from graphopt.cli.output import show_error
 from graphopt.errors import GraphoptError
 
 _COMMANDS = {
     "inspect": "What a model or an artifact holds.",
     "opt": "Optimize a model by passes; write ONNX or text.",
+    "diff": "Say what differs between two graphs.",
     "compile": "Compile a model ahead of time into an artifact.",
     "run": "Run an artifact.",
     "bench": "Time models beside ONNX Runtime and other engines.",
     "profile": "Say where the time of an artifact goes.",
-    "passes": "List passes and pipelines, and their options.",
+    "bisect": "Find the rewrite or the kernel that makes numbers wrong.",
+    "passes": "List passes, pipelines and instruments, and their options.",
+    "new-pass": "Write a pass of your own, with its test.",
 }
 
 
@@ -36,7 +39,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f"graphopt.cli.{cmd_name}_command").command
+        command = importlib.import_module(f"graphopt.cli.{cmd_name.replace('-', '_')}_command").command
         assert isinstance(command, click.Command)
         return command
 
@@ -68,8 +71,8 @@ def app() -> None:
       graphopt run model.gopt --random
       graphopt bench model.onnx
 
-    Exit codes: 0 done, 2 can't be done or said (the message says why), 130 interrupted. With GRAPHOPT_DEBUG=1 in
-    the environment, errors come with their traceback.
+    Exit codes: 0 done, 1 different (diff) or at fault (bisect), 2 can't be done or said (the message says why), 130
+    interrupted. With GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
     """
 
 
@@ -98,8 +101,10 @@ def _run() -> int:
     try:
         if sys.stdout is None:  # Python's word for a closed descriptor.
             raise GraphoptError("stdout is closed", hint="send it to a file or to /dev/null")
-        app.main(prog_name="graphopt", standalone_mode=False)
+        # What a command ends with by Exit comes back as its result.
+        code = app.main(prog_name="graphopt", standalone_mode=False)
         sys.stdout.flush()
+        return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.exceptions.Abort:
@@ -108,21 +113,10 @@ def _run() -> int:
         error.show()
         return 2
     except GraphoptError as error:
-        _show(error)
+        show_error(error)
         return 2
     except OSError as error:
         return _unwritable(error)
-    return 0
-
-
-def _show(error: GraphoptError) -> None:
-    if os.environ.get("GRAPHOPT_DEBUG"):
-        traceback.print_exception(error)
-    click.secho("error: ", fg="red", nl=False, err=True)
-    click.echo(error.message, err=True)
-    if error.hint:
-        click.secho("hint: ", fg="yellow", nl=False, err=True)
-        click.echo(error.hint, err=True)
 
 
 def _unwritable(error: OSError) -> int:
@@ -130,5 +124,5 @@ def _unwritable(error: OSError) -> int:
     # What is still buffered goes nowhere, so that the interpreter does not trip over it at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(error, BrokenPipeError):
-        _show(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
+        show_error(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
     return 2

@@ -19,11 +19,10 @@ from graphopt.cli.options import (
     parse_dims,
     parse_shapes,
     plugin_option,
-    read_arrays,
     read_model,
+    read_sample,
 )
-from graphopt.cli.output import counted, print_json, print_table, progress
-from graphopt.errors import InputError
+from graphopt.cli.output import counted, print_json, print_table, progress, require_writable, write_text
 
 if TYPE_CHECKING:
     from graphopt.bench import Comparison, EngineResult, Report
@@ -141,7 +140,8 @@ def settings_options(function: F) -> F:
 @click.option("-p", "--pipeline", help="Passes, when it is compiled here.  [default: O2]")
 @click.option(
     "-i",
-    "--data",
+    "--inputs",
+    "data",
     type=click.Path(path_type=Path),
     metavar="FILE.npz",
     help="Inputs; generated where missing.",
@@ -176,7 +176,9 @@ def command(
             raise click.UsageError("--pipeline is for compiling here; --artifact is compiled already")
         if len(models) > 1:
             raise click.UsageError("--artifact goes with one MODEL")
-    arrays = read_arrays(data) if data else {}
+    if html is not None:
+        require_writable(html)
+    arrays = read_sample(data) if data else {}
     settings = Settings(engines, threads, rounds, seconds, as_json, html)
     with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as scratch:
         cases = []
@@ -262,7 +264,7 @@ def measure(cases: Sequence[Case], settings: Settings) -> None:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     report = Report(comparisons, command, settings.rounds, settings.seconds)
     if settings.html is not None:
-        _write(settings.html, html_page(report))
+        write_text(settings.html, html_page(report))
     if settings.as_json:
         print_json(report.as_dict())
         return
@@ -318,10 +320,3 @@ def _cells(comparison: Comparison, result: EngineResult) -> list[str]:
 def _digits(number: float) -> str:
     """Three or four digits that count."""
     return f"{number:.3f}" if number < 10 else f"{number:.2f}" if number < 100 else f"{number:.1f}"
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror})") from error

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from graphopt.cli.options import (
     json_option,
     model_options,
+    pass_limits,
     pipeline_options,
     read_model,
     read_samples,
+    reproducing,
     say_unused_samples,
 )
-from graphopt.cli.output import counted, human_bytes, print_json, progress
+from graphopt.cli.output import (
+    counted,
+    human_bytes,
+    print_json,
+    print_table,
+    progress,
+    require_writable_folder,
+)
 
 if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
+    from graphopt.ir.graph import Graph
+    from graphopt.ir.tensor import Array
+    from graphopt.pipeline import Instrument
     from graphopt.pipeline.pipeline import Verify
+    from graphopt.targets import Target
+    from graphopt.tune import KernelResult, Tuned
 
 
 @click.command("compile")
@@ -44,6 +58,15 @@ if TYPE_CHECKING:
     help="What fast kernels (Winograd, floats in parts on AMX) may add to the error of a convolution or product, "
     "relative to its largest output; 0: none of them.",
 )  # fmt: skip
+@click.option(
+    "--tune", type=click.FloatRange(min=0, min_open=True), default=None, metavar="SECONDS",
+    help="Search faster kernels for so long, for each target, by timing them on this machine.",
+)  # fmt: skip
+@click.option(
+    "--tune-cache", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="FILE",
+    help="Use what tuning found before; with --tune, go on from there and keep it there. Without it, --tune keeps a "
+    "file in the user's cache folder, and a compile without --tune reads none.",
+)  # fmt: skip
 @pipeline_options
 @json_option
 def command(
@@ -53,38 +76,68 @@ def command(
     input_shapes: Mapping[str, tuple[int | str, ...]],
     targets: tuple[str, ...],
     kernel_error: float | None,
+    tune: float | None,
+    tune_cache: Path | None,
     pipeline: str,
     verify: Verify,
     data: Path | None,
+    max_rewrites: int | None,
+    pass_timeout: float | None,
+    instruments: tuple[type[Instrument], ...],
     plugins: tuple[Path, ...],
+    reproducer: Path | None,
     as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
     from graphopt.api import file_sha256
+    from graphopt.backend.artifact import check_name
     from graphopt.backend.compile import KERNEL_ERROR, compile_graph
     from graphopt.ir.builder import copy_graph
     from graphopt.pipeline import Context, Pipeline
     from graphopt.targets import Target
+    from graphopt.tune import Tuner
 
     parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
+    tuner = Tuner(tune, tune_cache)
+    tuner.check(resolved)
+    check_name(output)
+    require_writable_folder(output)
     samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)
     imported = read_model(model, dims, input_shapes)
     source = file_sha256(model)
+    bound = KERNEL_ERROR if kernel_error is None else kernel_error
     artifact: Artifact | None = None
+    tuned: list[Tuned] = []
+    checked = _samples_to_check(imported, samples) if verify == "numeric" else []
+    faults = reproducer or output.with_suffix(".fault")
     for target in resolved:
         graph = imported if target is resolved[-1] else copy_graph(imported)
-        with progress("optimizing") as step:
-            parsed.run(graph, context=Context(target=target, inputs=samples), verify=verify, progress=step)
+        with progress("optimizing") as step, reproducing(faults):
+            parsed.run(
+                graph, context=Context(target=target, inputs=samples), verify=verify,
+                limits=pass_limits(max_rewrites, pass_timeout),
+                instruments=[kind() for kind in instruments], progress=step,
+            )  # fmt: skip
+        with progress("tuning") as step:
+            found = tuner.tune(graph, target, kernel_error=bound, progress=step)
+        tuned += [found] if found is not None else []
         with progress("compiling") as step:
             compiled = compile_graph(
                 graph,
                 target,
                 source_sha256=source,
-                kernel_error=KERNEL_ERROR if kernel_error is None else kernel_error,
+                kernel_error=bound,
+                choices=tuner.choices,
                 progress=step,
             )
+        if checked:
+            with progress("verifying") as step, reproducing(faults):
+                _check(
+                    graph, target, compiled, checked, kernel_error=bound, choices=tuner.choices,
+                    pipeline=pipeline, progress=step,
+                )  # fmt: skip
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
     assert artifact is not None
     artifact.save(output)
@@ -99,10 +152,90 @@ def command(
                 "kernels": kernels,
                 "bytes": size,
                 "seconds": seconds,
+                "tune_cache": None if tuner.path is None else str(tuner.path),
+                "tuned": [found.as_dict() for found in tuned],
             }
         )
         return
+    for found in tuned:
+        _print_tuned(found)
+    if tuner.stale:
+        click.echo(
+            f"note: {counted(tuner.stale, 'kernel')} of another version of graphopt in {tuner.path} not used",
+            err=True,
+        )
+    if tune is not None:
+        click.echo(f"kept in {tuner.path}, for --tune-cache")
     names = " and ".join(variant.target for variant in artifact.variants)
     click.echo(
         f"wrote {output}: {counted(kernels, 'kernel')} for {names}, {human_bytes(size)}, {seconds:.1f} s"
     )
+
+
+def _samples_to_check(graph: Graph, samples: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Any]]:
+    """Inputs on which the model runs, the user's or generated ones; none, with a word on stderr, where it can't."""
+    from graphopt.errors import EvaluationError
+    from graphopt.pipeline.numeric import checker_of
+
+    try:
+        return list(checker_of(graph, samples).values.samples)
+    except EvaluationError as error:
+        click.echo(f"not verified: {error.message}", err=True)
+        return []
+
+
+def _check(
+    graph: Graph, target: Target, artifact: Artifact, samples: Sequence[Mapping[str, Any]], **options: Any
+) -> None:
+    """Compares an artifact with ONNX Runtime, where this machine can run it; ``options``: as ``compiled_fault``.
+
+    Raises:
+        KernelFault: a kernel is wrong.
+        GraphoptError: the outputs are, and no kernel by itself.
+    """
+    from graphopt.bisect import compiled_fault, require_runnable
+    from graphopt.errors import TargetError
+
+    try:
+        require_runnable(target)
+    except TargetError as error:
+        click.echo(f"not verified: {error.message}", err=True)
+        return
+    fault = compiled_fault(graph, target, artifact, samples, **options)
+    if fault is not None:
+        raise fault
+
+
+def _print_tuned(found: Tuned) -> None:
+    faster = sorted(
+        (kernel for kernel in found.kernels if kernel.saved > 0), key=lambda kernel: -kernel.saved
+    )
+    if faster:
+        print_table(
+            "",
+            ["kernel", "calls", "µs", "tuned µs", "gain", "chosen"],
+            [_row(kernel) for kernel in faster],
+        )
+    before = sum(len(kernel.nodes) * kernel.analytic_seconds for kernel in found.kernels)
+    saved = sum(kernel.saved for kernel in found.kernels)
+    notes = [
+        f"{found.known} known before" if found.known else "",
+        f"{found.symbolic} left as they are, their sizes are not fixed" if found.symbolic else "",
+        f"{found.unfinished} not searched to the end" if found.unfinished else "",
+    ]
+    click.echo(
+        f"{found.target}: {counted(len(faster), 'kernel')} of {len(found.kernels)} made faster in "
+        f"{found.seconds:.1f} s, all together {before * 1e6:.1f} µs to {(before - saved) * 1e6:.1f} µs"
+        + "".join(f"; {note}" for note in notes if note)
+    )
+
+
+def _row(kernel: KernelResult) -> list[str]:
+    return [
+        kernel.kernel,
+        str(len(kernel.nodes)),
+        f"{kernel.analytic_seconds * 1e6:.1f}",
+        f"{kernel.tuned_seconds * 1e6:.1f}",
+        f"{1 - kernel.tuned_seconds / kernel.analytic_seconds:.1%}",
+        ", ".join(f"{knob} {kernel.analytic[knob]} to {option}" for knob, option in kernel.choices.items()),
+    ]

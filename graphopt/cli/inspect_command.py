@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.options import json_option, model_options, read_model
-from graphopt.cli.output import counted, human_bytes, print_json, print_table
+from graphopt.cli.output import counted, human_bytes, human_count, print_json, print_table
 from graphopt.errors import ModelError
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
+    from graphopt.runtime.manifest import MemoryUse
 
 
 @click.command("inspect")
@@ -59,11 +60,22 @@ def command(
         f"{counted(summary['nodes'], 'node')}, {counted(summary['constants'], 'constant')} "
         f"({human_bytes(summary['constant_bytes'])})"
     )
+    click.echo(_cost(summary))
     click.echo(f"opset {_versions(summary['opset'])}")
     if summary["file_opset"] not in ({}, summary["opset"]):
         click.echo(f"read from opset {_versions(summary['file_opset'])}")
     if summary["untyped"]:
         click.echo(f"{counted(summary['untyped'], 'value')} without a known type")
+
+
+def _cost(summary: Mapping[str, Any]) -> str:
+    if summary["flops"] is None or summary["peak_bytes"] is None:
+        return "what a run takes is open: sizes are not fixed (--dim, --input), or depend on data"
+    at = f", at {summary['peak_at']}" if summary["peak_at"] else ""
+    return (
+        f"a run takes {human_count(summary['flops'])} operations and reads and writes {human_bytes(summary['bytes'])}, "
+        f"with at most {human_bytes(summary['peak_bytes'])} of values at once{at}"
+    )
 
 
 def _versions(opset: Mapping[str, int]) -> str:
@@ -82,8 +94,10 @@ def _file_opset(model: Path) -> dict[str, int]:
 
 def summarize(graph: Graph) -> dict[str, Any]:
     """What ``graphopt inspect --json`` prints of a graph."""
+    from graphopt.analysis import Liveness, work
     from graphopt.ir.types import TensorType
 
+    taken, peak = work(graph, {}), Liveness.of(graph).peak({})
     nodes = list(graph.walk())
     operators = Counter(node.op_type for node in nodes)
     untyped = sum(
@@ -105,9 +119,25 @@ def summarize(graph: Graph) -> dict[str, Any]:
         "operators": dict(sorted(operators.items(), key=lambda item: (-item[1], item[0]))),
         "constants": len(graph.constants),
         "constant_bytes": sum(v.const.nbytes for v in graph.constants.values() if v.const is not None),
+        "flops": taken.flops if taken is not None else None,
+        "bytes": taken.bytes if taken is not None else None,
+        "peak_bytes": peak.bytes if peak is not None else None,
+        "peak_at": peak.node.label if peak is not None and peak.node is not None else None,
         "untyped": untyped,
         "metadata": dict(graph.metadata),
     }
+
+
+def _memory(use: MemoryUse) -> str:
+    """What a variant's kernels hand each other, in words; empty where that is nothing."""
+    parts = []
+    if use.planned:
+        parts.append(f"{human_bytes(use.planned)} between kernels, {human_bytes(use.separate)} without reuse")
+    if use.dynamic:
+        parts.append(f"memory for {counted(use.dynamic, 'value')} is taken at the call")
+    if use.in_place or use.moved:
+        parts.append(f"{use.in_place} of {use.in_place + use.moved} concatenations and slices in place")
+    return "; ".join(parts)
 
 
 def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
@@ -136,6 +166,10 @@ def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
     click.echo()
     print_table("", ["variant", "kernels"], [[v.target, str(len(v.kernels))] for v in manifest.variants])
     click.echo()
+    for variant in manifest.variants:
+        said = _memory(variant.memory) if variant.memory is not None else ""
+        if said:
+            click.echo(f"{variant.target}: {said}" if len(manifest.variants) > 1 else said)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     click.echo(f"{human_bytes(size)} on disk, all SHA-256 are right")
     click.echo(f"pipeline {manifest.pipeline or '(none)'}")

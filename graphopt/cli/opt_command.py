@@ -11,15 +11,17 @@ import click
 from graphopt.cli.options import (
     json_option,
     model_options,
+    pass_limits,
     pipeline_options,
     read_model,
     read_samples,
+    reproducing,
     say_unused_samples,
 )
-from graphopt.cli.output import human_bytes, print_json, print_table, progress
+from graphopt.cli.output import human_bytes, print_json, print_table, progress, require_writable
 
 if TYPE_CHECKING:
-    from graphopt.pipeline import Report
+    from graphopt.pipeline import Instrument, Report
     from graphopt.pipeline.pipeline import Verify
 
 
@@ -54,7 +56,11 @@ def command(
     pipeline: str,
     verify: Verify,
     data: Path | None,
+    max_rewrites: int | None,
+    pass_timeout: float | None,
+    instruments: tuple[type[Instrument], ...],
     plugins: tuple[Path, ...],
+    reproducer: Path | None,
     target: str | None,
     keep_regions: bool,
     dump: Path | None,
@@ -69,12 +75,16 @@ def command(
     api.check_suffix(output)
     if keep_regions and output.suffix == ".gir":
         raise click.UsageError("--keep-regions is for .onnx; .gir text always has the regions")
+    require_writable(output)
     parsed = Pipeline.parse(pipeline)
     context = Context(target=Target.parse(target) if target else None, inputs=read_samples(data))
     say_unused_samples(parsed, data, verify)
     graph = read_model(model, dims, input_shapes)
-    with progress("optimizing") as step:
-        report = parsed.run(graph, context=context, verify=verify, fuel=fuel, dump_dir=dump, progress=step)
+    with progress("optimizing") as step, reproducing(reproducer or output.with_suffix(".fault")):
+        report = parsed.run(
+            graph, context=context, verify=verify, fuel=fuel, limits=pass_limits(max_rewrites, pass_timeout),
+            dump_dir=dump, instruments=[kind() for kind in instruments], progress=step,
+        )  # fmt: skip
     if output.suffix == ".gir":
         api.save(graph, output)
     else:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from graphopt.errors import InputError, ModelError
+from graphopt.cli.output import end_process
+from graphopt.errors import GraphoptError, InputError, ModelError
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
-    from graphopt.pipeline import Pipeline
+    from graphopt.pipeline import Instrument, Limits, Pipeline
 
 _NPZ = "write the inputs by name: numpy.savez(path, x=array)"
 
@@ -58,6 +60,16 @@ def load_plugins(ctx: click.Context, param: click.Parameter, paths: tuple[Path, 
     return paths
 
 
+def find_instruments(
+    ctx: click.Context, param: click.Parameter, names: tuple[str, ...]
+) -> tuple[type[Instrument], ...]:
+    if not names:
+        return ()
+    from graphopt.pipeline.registry import find_instrument
+
+    return tuple(find_instrument(name) for name in names)
+
+
 def model_options(function: F) -> F:
     """``MODEL --dim --input``: which model is read, and with which shapes."""
     function = click.option(
@@ -76,25 +88,62 @@ def plugin_option(function: F) -> F:
     return click.option(
         "--plugin", "plugins", multiple=True, type=click.Path(path_type=Path), is_eager=True,
         callback=load_plugins, metavar="FILE.py",
-        help="A Python file with passes of your own. Runs code. Repeatable.",
+        help="A Python file with passes or instruments of your own. Runs code. Repeatable.",
     )(function)  # fmt: skip
+
+
+def inputs_option(function: F) -> F:
+    """``--inputs``: samples of the model's inputs."""
+    return click.option(
+        "-i", "--inputs", "data", type=click.Path(path_type=Path), metavar="FILE.npz",
+        help="Inputs by name for calibration and numeric verification, or a folder of such files; else generated.",
+    )(function)  # fmt: skip
+
+
+def reproducer_option(default: str) -> Callable[[F], F]:
+    """``--reproducer``: where a small faulty model goes."""
+    return click.option(
+        "--reproducer", type=click.Path(path_type=Path), metavar="FOLDER", show_default=default,
+        help="Where a small model goes that shows a fault which numeric verification found.",
+    )  # fmt: skip
 
 
 def pipeline_options(function: F) -> F:
-    """``--pipeline --verify --data --plugin``: what is done to the graph and how it is checked."""
+    """``--pipeline --verify --inputs --plugin`` and so on: what is done to the graph and how it is checked."""
     function = plugin_option(function)
-    function = click.option(
-        "-i", "--data", type=click.Path(path_type=Path), metavar="FILE.npz",
-        help="Inputs for calibration and numeric verification, or a folder of such files; else generated.",
-    )(function)  # fmt: skip
-    function = click.option(
-        "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure",
-        help="Check the graph after each pass; numeric also compares outputs in ONNX Runtime.",
-    )(function)  # fmt: skip
-    return click.option(
-        "-p", "--pipeline", default="O2",
-        help='Passes, e.g. "O1,prune-magnitude{sparsity=0.5}"; see `graphopt passes`.',
-    )(function)  # fmt: skip
+    for option in (
+        click.option(
+            "--instrument", "instruments", multiple=True, metavar="NAME", callback=find_instruments,
+            help="Call an instrument around every pass; see `graphopt passes`. Repeatable.",
+        ),
+        click.option(
+            "--pass-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+            help="Stop a pass that takes longer.  [default: no limit]",
+        ),
+        click.option(
+            "--max-rewrites", type=click.IntRange(min=1), metavar="N",
+            help="Stop a pass that makes more rewrites.  [default: 10000 and 8 per value of the model]",
+        ),
+        reproducer_option("OUTPUT's name, .fault"),
+        inputs_option,
+        click.option(
+            "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure",
+            help="Check the graph after each pass; numeric also compares values with those before it in ONNX Runtime.",
+        ),
+        click.option(
+            "-p", "--pipeline", default="O2",
+            help='Passes, e.g. "O1,prune-magnitude{sparsity=0.5}"; see `graphopt passes`.',
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def pass_limits(max_rewrites: int | None, pass_timeout: float | None) -> Limits:
+    """What ``--max-rewrites`` and ``--pass-timeout`` say; a pass that can't be interrupted ends the process."""
+    from graphopt.pipeline import Limits
+
+    return Limits(max_rewrites, pass_timeout, end_process)
 
 
 def json_option(function: F) -> F:
@@ -131,8 +180,35 @@ def read_samples(path: Path | None) -> list[dict[str, Array]]:
     return [read_arrays(file) for file in files]
 
 
+def read_sample(path: Path) -> dict[str, Array]:
+    """The one sample of an ``.npz`` file, or of a folder that holds one such file.
+
+    Raises:
+        InputError: as :func:`read_samples`, or the folder holds more.
+    """
+    samples = read_samples(path)
+    if len(samples) > 1:
+        raise InputError(f"{path}: holds {len(samples)} samples", hint="name one of its files")
+    return samples[0]
+
+
+@contextlib.contextmanager
+def reproducing(folder: Path) -> Iterator[None]:
+    """Writes what reproduces a numeric fault into ``folder``, and tells so in the error."""
+    try:
+        yield
+    except GraphoptError as error:
+        reproducer = getattr(error, "reproducer", None)
+        if reproducer is not None:
+            try:
+                error.hint = f"see it again, on a part of the model: {reproducer.save(folder)}"
+            except GraphoptError as failure:
+                error.hint = failure.message
+        raise
+
+
 def say_unused_samples(parsed: Pipeline, data: Path | None, verify: str) -> None:
-    """One line on stderr where ``--data`` is given for nothing."""
+    """One line on stderr where ``--inputs`` is given for nothing."""
     calibrates = any(pass_.name == "quantize-static" for pass_ in parsed.passes)
     builtin = all(type(pass_).__module__.startswith("graphopt_passes") for pass_ in parsed.passes)
     if data is not None and builtin and not calibrates and verify != "numeric":

@@ -5,11 +5,78 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
+
+from graphopt.errors import GraphoptError
+
+
+def show_error(error: GraphoptError) -> None:
+    """One paragraph on stderr, and a hint; the traceback before it when GRAPHOPT_DEBUG is set."""
+    if os.environ.get("GRAPHOPT_DEBUG"):
+        traceback.print_exception(error)
+    click.secho("error: ", fg="red", nl=False, err=True)
+    click.echo(error.message, err=True)
+    if error.hint:
+        click.secho("hint: ", fg="yellow", nl=False, err=True)
+        click.echo(error.hint, err=True)
+
+
+def end_process(error: GraphoptError) -> NoReturn:
+    """Shows an error and ends the process at once, with exit code 2, whatever its threads are doing."""
+    show_error(error)
+    if sys.stderr.isatty():
+        sys.stderr.write("\x1b[?25h")  # a progress bar has hidden the cursor
+    sys.stderr.flush()
+    os._exit(2)
+
+
+def require_writable(path: Path) -> None:
+    """Refuses an output before the work for it is done, not after.
+
+    Raises:
+        GraphoptError: its folder is missing or can't be written to, or something that is not a plain file is there.
+    """
+    from graphopt.ir.files import destination
+
+    try:
+        require_writable_folder(path, destination(path).parent)
+    except OSError as error:
+        raise GraphoptError(f"{path} can't be written: {error.strerror}", hint="name a file") from error
+
+
+def require_writable_folder(path: Path, folder: Path | None = None) -> None:
+    """Refuses an output whose ``folder``, by default its parent, is no folder that can be written to.
+
+    Raises:
+        GraphoptError: it is missing or read-only.
+    """
+    folder = folder or path.absolute().parent
+    if not folder.is_dir():
+        raise GraphoptError(f"{path} can't be written: there is no folder {folder}", hint="make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise GraphoptError(f"{path} can't be written: the folder {folder} is read-only")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        GraphoptError: it can't be written.
+    """
+    from graphopt.ir.files import replacing
+
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise GraphoptError(f"{path} can't be written: {error.strerror}") from error
 
 
 def print_json(document: Any) -> None:
@@ -59,6 +126,14 @@ def human_bytes(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
+
+
+def human_count(count: int) -> str:
+    """``1_230_000`` as ``1.2 million``."""
+    for size, unit in ((10**9, "billion"), (10**6, "million")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
 
 
 @contextlib.contextmanager

@@ -20,45 +20,63 @@ if TYPE_CHECKING:
 @plugin_option
 @json_option
 def command(name: str | None, plugins: tuple[Path, ...], as_json: bool) -> None:
-    """List the passes and pipelines, or say what pass NAME does and its options."""
-    from graphopt.pipeline import passes, pipelines
-    from graphopt.pipeline.registry import NamedPipeline, find
+    """List the passes, pipelines and instruments, or say what NAME does, and the options of a pass."""
+    if name is None:
+        _list(as_json)
+    else:
+        _show(name, as_json)
 
-    if name is not None:
-        found = find(name)
-        if isinstance(found, NamedPipeline):
-            if as_json:
-                print_json({"name": found.name, "help": found.help, "passes": found.text})
-            else:
-                click.echo(f"{found.name}: {found.help}\n{found.text}")
-            return
-        entry = describe(found)
-        if as_json:
-            print_json(entry)
-            return
-        click.secho(entry["name"], bold=True, nl=False)
-        click.echo(f"  ({entry['effect']}, from {entry['module']})")
-        click.echo(entry["help"])
-        if entry["options"]:
-            click.echo()
-            rows = [[o["name"], o["type"], o["default"], o["help"]] for o in entry["options"]]
-            print_table("", ["option", "type", "default", "meaning"], rows)
-        click.echo(f"\nassumes of floats: {', '.join(entry['assumes']) or 'nothing'}")
-        if entry["rules"]:
-            click.echo()
-            rows = [[rule["name"], ", ".join(rule["assumes"]) or "nothing"] for rule in entry["rules"]]
-            print_table("", ["rule", "assumes of floats"], rows)
-        return
+
+def _list(as_json: bool) -> None:
+    from graphopt.pipeline import instruments, passes, pipelines
+
     entries = [describe(pass_type) for pass_type in passes().values()]
     texts = {entry.name: entry.text for entry in pipelines().values()}
+    hooks = {name: (inspect.getdoc(kind) or "").partition("\n")[0] for name, kind in instruments().items()}
     if as_json:
-        print_json({"passes": entries, "pipelines": texts})
+        print_json({"passes": entries, "pipelines": texts, "instruments": hooks})
         return
     print_table(
         "", ["pass", "effect", "what it does"], [[e["name"], e["effect"], e["summary"]] for e in entries]
     )
     click.echo()
     print_table("", ["pipeline", "passes"], [[name, text] for name, text in texts.items()])
+    if hooks:
+        click.echo()
+        print_table("", ["instrument", "what it does"], [[name, text] for name, text in hooks.items()])
+
+
+def _show(name: str, as_json: bool) -> None:
+    from graphopt.pipeline import instruments
+    from graphopt.pipeline.registry import NamedPipeline, find
+
+    entry: dict[str, Any]
+    hook = instruments().get(name)
+    found = find(name) if hook is None else None
+    if hook is not None:
+        entry = {"name": name, "help": inspect.getdoc(hook) or "", "module": hook.__module__}
+        text = f"{name}  (instrument, from {hook.__module__})\n{entry['help']}"
+    elif isinstance(found, NamedPipeline):
+        entry = {"name": found.name, "help": found.help, "passes": found.text}
+        text = f"{found.name}: {found.help}\n{found.text}"
+    else:
+        assert found is not None
+        entry = describe(found)
+        text = f"{click.style(name, bold=True)}  ({entry['effect']}, from {entry['module']})\n{entry['help']}"
+    if as_json:
+        print_json(entry)
+        return
+    click.echo(text)
+    if entry.get("options"):
+        click.echo()
+        rows = [[o["name"], o["type"], o["default"], o["help"]] for o in entry["options"]]
+        print_table("", ["option", "type", "default", "meaning"], rows)
+    if "assumes" in entry:
+        click.echo(f"\nassumes of floats: {', '.join(entry['assumes']) or 'nothing'}")
+    if entry.get("rules"):
+        click.echo()
+        rows = [[rule["name"], ", ".join(rule["assumes"]) or "nothing"] for rule in entry["rules"]]
+        print_table("", ["rule", "assumes of floats"], rows)
 
 
 def describe(pass_type: type[Pass]) -> dict[str, Any]:

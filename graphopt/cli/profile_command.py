@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphopt.cli.options import json_option, parse_dims, read_arrays
+from graphopt.cli.options import json_option, parse_dims, read_sample
 from graphopt.cli.output import counted, human_bytes, print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 @click.command("profile")
 @click.argument("artifact", type=click.Path(path_type=Path))
 @click.option(
-    "-i", "--data", type=click.Path(path_type=Path), metavar="FILE.npz", help="Inputs; random where missing."
+    "-i",
+    "--inputs",
+    "data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Inputs; random where missing.",
 )
 @click.option(
     "--dim",
@@ -54,7 +59,7 @@ def command(
     from graphopt.runtime.threads import thread_count
 
     refuse_model(artifact)
-    inputs = {**random_inputs(read(artifact).inputs, 0, dims), **(read_arrays(data) if data else {})}
+    inputs = {**random_inputs(read(artifact).inputs, 0, dims), **(read_sample(data) if data else {})}
     found = profile(artifact, inputs, threads=thread_count(threads), seconds=seconds)
     if as_json:
         print_json(found.as_dict())

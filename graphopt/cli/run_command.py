@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.cli.options import json_option, parse_dims, read_arrays
-from graphopt.cli.output import print_json, print_table
+from graphopt.cli.options import json_option, parse_dims, read_sample
+from graphopt.cli.output import print_json, print_table, require_writable
 from graphopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option("-i", "--data", type=click.Path(path_type=Path), metavar="FILE.npz", help="The inputs by name.")
+@click.option(
+    "-i",
+    "--inputs",
+    "data",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="The inputs by name: a file, or a folder with one.",
+)
 @click.option(
     "--random",
     "seed",
@@ -63,14 +70,16 @@ def command(
     from graphopt import runtime
 
     if (data is None) == (seed is None):
-        raise InputError("give the inputs: either --data FILE.npz or --random")
+        raise InputError("give the inputs: either --inputs FILE.npz or --random")
     if output is not None and output.suffix != ".npz":
         raise InputError(f"{output}: outputs are written as .npz", hint="end the name in .npz")
+    if output is not None:
+        require_writable(output)
     if dims and data is not None:
         raise InputError("--dim is for random inputs; those of a file have their sizes")
 
     def inputs(specs: Sequence[TensorSpec]) -> dict[str, Array]:
-        return read_arrays(data) if data is not None else random_inputs(specs, seed or 0, dims)
+        return read_sample(data) if data is not None else random_inputs(specs, seed or 0, dims)
 
     if emulate:
         if threads is not None or no_check:

@@ -106,7 +106,7 @@ class Comparison:
 
     def _whole(self) -> Iterator[Change]:
         a, b = self.graphs
-        for domain in a.opset.keys() & b.opset.keys():
+        for domain in sorted(a.opset.keys() & b.opset.keys()):
             if a.opset[domain] != b.opset[domain]:
                 name = f"opset {domain}".strip()
                 yield Change("metadata", name, str(a.opset[domain]), str(b.opset[domain]))
@@ -166,7 +166,7 @@ class Comparison:
         before, after = self._end_name(0, x), self._end_name(1, y)
         if self.names and before != after:
             yield Change("output", f'name of graph output "{before}"', before, after)
-        yield from self._operands(x, y, [f'graph output "{before}"'], f'graph output "{before}"')
+        yield from self._operands(x, y, [f'graph output "{before}"'], "")
 
     # --- nodes --------------------------------------------------------------------------------
 

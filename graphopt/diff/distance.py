@@ -30,4 +30,5 @@ def distance(a: Tensor, b: Tensor) -> Distance | None:
 
 def _numbers(tensor: Tensor) -> Array:
     array = tensor.numpy()
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64).reshape(-1)
+    with np.errstate(all="ignore"):  # NaN with a payload.
+        return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64).reshape(-1)

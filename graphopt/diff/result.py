@@ -104,7 +104,7 @@ class Rewired:
     """An operand that follows from nodes that were added or removed.
 
     Attributes:
-        user: the node or output that has it, as text.
+        user: the node that has it, as text; empty for an output of the graph.
         where: which operand.
         before: what it was.
         after: what it is now.

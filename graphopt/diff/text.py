@@ -105,10 +105,8 @@ def _single(sign: str, node: Node, rewired: list[Rewired]) -> Iterator[Text]:
         (f"{sign} ", _STYLES[sign]), (node_text(node), _STYLES[sign]), (f" ({shorten(inputs)})", "dim")
     )
     for change in rewired:
-        yield Text(
-            f"    {change.user} {change.where}: {change.before or '(none)'} → {change.after or '(none)'}",
-            "dim",
-        )
+        where = f"{change.user} {change.where}".strip()
+        yield Text(f"    {where}: {change.before or '(none)'} → {change.after or '(none)'}", "dim")
 
 
 def _moved(diff: GraphDiff) -> Iterator[Text]:

@@ -15,14 +15,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 
-from graphopt.errors import RewriteError
+from graphopt.errors import PassError, RewriteError
 from graphopt.ir import edits
+from graphopt.ir.analyses import A, Analyses
 from graphopt.ir.builder import Builder, copy_node
 from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Attr, Graph, Node, Region, Use, Value, dominates
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.transaction import Event, EventKind, Listener, OutOfFuel, Relation, Transaction
 from graphopt.ir.types import Type, UnknownType, merge_types, refines
+
+_FEWEST_REWRITES = 10_000
+_FEWEST_EVENTS = 50_000
 
 
 class Rewriter:
@@ -31,8 +35,11 @@ class Rewriter:
     Args:
         graph: what to change.
         semantics: knowledge of operators, for the types of new nodes.
-        fuel: how many transactions may begin; None for any number.
+        fuel: how many transactions may begin; None for any number. Work ends quietly there.
+        max_rewrites: how many transactions there may be at most, to stop work without an end; by default
+            in proportion to the size of the graph.
         listeners: who hears of finished transactions.
+        analyses: what is known of the graph from rewriters before this one.
 
     Attributes:
         count: transactions that changed something.
@@ -45,14 +52,20 @@ class Rewriter:
         semantics: Semantics,
         *,
         fuel: int | None = None,
+        max_rewrites: int | None = None,
         listeners: Sequence[Listener] = (),
+        analyses: Analyses | None = None,
     ) -> None:
+        size = len(graph._values)
         self.graph = graph
         self.semantics = semantics
         self.fuel = fuel
+        self.max_rewrites = _FEWEST_REWRITES + 8 * size if max_rewrites is None else max_rewrites
+        self._max_events = _FEWEST_EVENTS + 64 * size
         self.listeners = list(listeners)
         self.count = 0
         self.failed: Transaction | None = None
+        self._analyses = analyses or Analyses(graph)
         self._builder = Builder(graph)
         self._current: Transaction | None = None
 
@@ -62,28 +75,50 @@ class Rewriter:
 
         Raises:
             OutOfFuel: the fuel is spent.
+            PassError: there were more transactions, or more events in this one, than a pass that ends needs.
             RewriteError: transactions don't nest.
         """
         if self._current is not None:
             raise RewriteError(f'rule "{rule}" began inside rule "{self._current.rule}"')
         if self.fuel is not None and self.count >= self.fuel:
             raise OutOfFuel
+        if self.count >= self.max_rewrites:
+            at = f" at {root.label}" if root is not None else ""
+            raise PassError(
+                f'rule "{rule}"{at}: the pass goes on and on, {self.max_rewrites} rewrites were not enough',
+                hint="what it writes matches again, or it needs more: --max-rewrites, max_rewrites=",
+            )
         transaction = Transaction(rule, root, self.count)
         self._current = transaction
         try:
             yield transaction
         except BaseException:
-            self._current, self.failed = None, transaction
-            for undo in reversed(transaction.undo):
-                undo()
+            self.roll_back()
             raise
         self._current = None
         if not transaction.events:
             return
         self.count += 1
         self._note_origin(transaction)
+        self._analyses.committed(transaction)
         for listener in self.listeners:
             listener.committed(transaction)
+
+    def roll_back(self) -> None:
+        """Undoes the open transaction, if there is one."""
+        transaction = self._current
+        if transaction is None:
+            return
+        while transaction.undo:
+            transaction.undo.pop()()
+        self._current, self.failed = None, transaction
+
+    def analysis(self, kind: type[A]) -> A:
+        """What ``kind`` says of the graph as it is now; computed only when a rewrite may have changed it since it
+        was last asked for."""
+        if self._current is not None and self._current.events:
+            return kind.of(self.graph)  # not kept: the transaction may be undone
+        return self._analyses.get(kind)
 
     # --- making -------------------------------------------------------------------------------
 
@@ -358,6 +393,11 @@ class Rewriter:
         if self._current is None:
             raise RewriteError(
                 "graphs change only inside a transaction: with rewriter.rewrite(rule, root): ..."
+            )
+        if len(self._current.events) >= self._max_events:
+            raise PassError(
+                f'rule "{self._current.rule}": one rewrite goes on and on, {self._max_events} changes were not enough',
+                hint="make many rewrites of one that changes so much",
             )
         return self._current
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from graphopt.errors import TextError
-from graphopt.ir.files import replacing
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.types import DType, TensorType
 
@@ -48,7 +47,7 @@ class Sidecar:
 
     def save(self, path: Path) -> None:
         """Writes the constants that were added; one of them at a time is in memory."""
-        with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
             for digest, tensor in self.tensors.items():
                 # A fixed date, so that the same constants make the same bytes.
                 info = zipfile.ZipInfo(f"{digest}.npy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from graphopt.errors import ModelError, TextError
@@ -30,10 +31,10 @@ def save_gir(graph: Graph, path: str | Path, *, data: bool = True) -> None:
     sidecar = Sidecar() if data else None
     text = print_graph(graph, sidecar=sidecar)
     try:
-        with replacing(path) as partial:
+        with contextlib.ExitStack() as files:  # both are complete before the first takes its place
+            files.enter_context(replacing(path)).write_text(text, encoding="utf-8", newline="\n")
             if sidecar is not None and sidecar.tensors:
-                sidecar.save(sidecar_path(path))
-            partial.write_text(text, encoding="utf-8", newline="\n")
+                sidecar.save(files.enter_context(replacing(sidecar_path(path))))
     except OSError as error:
         raise ModelError(f"{path} can't be written: {error.strerror}") from error
 

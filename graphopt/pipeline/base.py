@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import enum
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,17 +12,10 @@ from graphopt.errors import PassError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Array
 from graphopt.rewrite import Assumes, Rule, RuleStats, apply_rules
+from graphopt.verify.tolerance import Effect
 
 if TYPE_CHECKING:
     from graphopt.targets import Target
-
-
-class Effect(enum.Enum):
-    """What a pass may do to the numbers that a graph computes."""
-
-    EXACT = "exact"
-    APPROXIMATE = "approximate"
-    LOSSY = "lossy"
 
 
 @dataclass

@@ -23,7 +23,11 @@ class PassRun:
 
 
 class Instrument:
-    """Does nothing; subclasses override what they need."""
+    """Hears of a run of a pipeline; this one does nothing, subclasses override what they need.
+
+    Before a pass instruments hear in their order, after it in reverse. An instrument may look at the
+    graph and ask for analyses, but changes nothing. When a pass fails, ``after`` and ``end`` are not called.
+    """
 
     def should_run(self, pass_: Pass, graph: Graph) -> bool:
         """Whether the pass may run; one False of any instrument skips it."""

@@ -1,26 +1,25 @@
-"""Runs the graph before and after each pass in ONNX Runtime and compares the outputs.
-
-Exact and approximate passes must stay within the tolerances below; of lossy ones the distance is
-reported. The distance of an output is its largest absolute error over its largest absolute value.
-"""
+"""Numeric verification of passes, as an instrument: see :mod:`graphopt.verify` for how values are compared."""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from graphopt.errors import EvaluationError, InputError, VerifyError
 from graphopt.ir.graph import Graph
-from graphopt.ir.tensor import Array
-from graphopt.ir.types import DType
-from graphopt.pipeline.base import Context, Effect
+from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.transaction import OutOfFuel, Transaction
+from graphopt.pipeline.base import Context
 from graphopt.pipeline.instruments import Instrument, PassRun
+from graphopt.rewrite import RuleStats
 
 if TYPE_CHECKING:
-    from graphopt.evaluate import Session
+    from graphopt.verify.check import Checker, Mismatch, Outcome
 
 RANDOM_OPS = frozenset(
     {
@@ -32,146 +31,198 @@ RANDOM_OPS = frozenset(
         "RandomUniformLike",
     }
 )
-
-EXACT_TOLERANCE = {DType.F64: 1e-12, DType.C128: 1e-12, DType.F32: 1e-6, DType.C64: 1e-6, DType.F16: 1e-3}
-APPROXIMATE_TOLERANCE = {DType.F64: 1e-9, DType.C128: 1e-9, DType.F32: 1e-4, DType.C64: 1e-4, DType.F16: 1e-2}
-_NARROW = (0.01, 0.1)  # exact and approximate, for bfloat16 and the 8-bit floats
 SAMPLES = 2
+"""The most samples that are run."""
+GENERATED: tuple[dict[str, Any], ...] = (
+    {"distinct": True},
+    {"size": 8},
+    {"size": 64},
+    {"size": 288},
+    {"size": 576},
+)
+"""How inputs are generated; the first on which the model runs are used."""
 
-Outputs = list[dict[str, Any]]
+log = logging.getLogger("graphopt")
+
+
+class Recorder:
+    """Keeps the transactions of a pass (rewriter listener)."""
+
+    def __init__(self) -> None:
+        self.transactions: list[Transaction] = []
+
+    def committed(self, transaction: Transaction) -> None:
+        self.transactions.append(transaction)
 
 
 class NumericVerifier(Instrument):
-    """Compares each pass's graph with the one before it, on the context's inputs or generated ones.
+    """Compares values after each pass with those before it, on the context's inputs or generated ones.
 
     A graph that ONNX Runtime can't run (unknown operators), or that draws random numbers, is noted
-    in the report as unverified.
+    in the report as unverified. When a pass is found to be wrong, its rewrites are undone: the graph stays
+    as it was before it.
 
     Raises:
         InputError: the graph does not run on a sample that the user gave.
-        VerifyError: names the output and its error; or the graph ran before the pass and does not now.
+        NumericFault: a pass changed numbers; names the rewrite and the first value that differs.
     """
 
     def __init__(self) -> None:
-        self._inputs: list[Mapping[str, Array]] = []
-        self._before: Outputs | None = None
+        self._checker: Checker | None = None
+        self._recorder = Recorder()
         self._reason = ""
+        self._metadata: dict[str, str] = {}
 
     def before(self, run: PassRun) -> None:
-        if self._before is None and not self._reason:
+        if self._checker is None and not self._reason:
             start = time.perf_counter()
-            self._first(run.graph, run.context)
+            self._begin(run.graph, run.context)
             run.row.verify_seconds += time.perf_counter() - start
+        if self._checker is not None:
+            self._recorder = Recorder()
+            self._metadata = dict(run.graph.metadata)
+            run.rewriter.listeners.append(self._recorder)
 
     def after(self, run: PassRun) -> None:
         run.row.unverified = self._reason
-        if self._before is None or not run.row.rewrites:
+        if self._checker is None or not self._recorder.transactions:
             return
         start = time.perf_counter()
+        checker, effect = self._checker, run.pass_.effect
         try:
-            now = _evaluate(run.graph, self._inputs)
+            outcome = checker.compare(
+                run.graph, checker.ids, checker.outputs, self._recorder.transactions, effect
+            )
         except EvaluationError as error:
-            raise VerifyError(f"the graph ran before this pass and does not run after it: {error}") from error
-        for old, new in zip(self._before, now, strict=True):
-            self._compare(run, old, new)
-        self._before = now
+            raise self._fault(run, f"{_can_not_run()}: {error.message}", ()) from error
+        _measured(run, outcome)
+        if outcome.mismatches:
+            raise self._fault(run, str(outcome.mismatches[0]), tuple(outcome.mismatches))
+        checker.accept(outcome, effect)
         run.row.verify_seconds += time.perf_counter() - start
 
-    def _first(self, graph: Graph, context: Context) -> None:
-        random = next((n for n in graph.walk() if n.op in RANDOM_OPS and not n.domain), None)
-        if random is not None:
-            self._reason = f"{random.label} draws random numbers"
+    def end(self, graph: Graph) -> None:
+        if self._checker is None:
             return
-        from graphopt.evaluate import Session, example_inputs
+        for name, distance in self._checker.drift(graph).items():
+            if distance.is_fault:
+                # No pass is to blame: rounding to integers, say, makes steps of the smallest differences.
+                log.warning(
+                    'each rewrite is within its tolerance; together they changed output "%s" by %.3g of its largest '
+                    "value (%s; for so long a way %.3g would be expected)",
+                    name, distance.measured, distance.detail, distance.tolerance.allowed,
+                )  # fmt: skip
+        self._checker.values.close()
 
+    def _begin(self, graph: Graph, context: Context) -> None:
         try:
-            self._inputs = list(context.inputs)[:SAMPLES] or [example_inputs(graph, seed=context.seed)]
-            with Session(graph) as session:
-                self._before = _outputs(session, self._inputs, given=bool(context.inputs))
+            self._checker = checker_of(graph, context.inputs, context.seed)
         except EvaluationError as error:
-            self._reason = str(error)
+            self._reason = error.message
 
-    def _compare(self, run: PassRun, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-        if list(old) != list(new):
-            raise VerifyError(f"the outputs were {', '.join(old)} and are {', '.join(new)}")
-        for name, expected in old.items():
-            measured, allowed = distance(new[name], expected, run.pass_.effect)
-            run.row.distance[name] = max(measured, run.row.distance.get(name, 0.0))
-            if run.pass_.effect is not Effect.LOSSY and not measured <= allowed:
-                raise VerifyError(
-                    f'output "{name}" changed by {measured:.3g} of its largest value; a pass that is '
-                    f"{run.pass_.effect.value} may change it by {allowed:.3g}",
-                    hint="bisect with fuel to find the rewrite",
-                )
+    def _fault(self, run: PassRun, reason: str, mismatches: tuple[Mismatch, ...]) -> VerifyError:
+        """Undoes the pass and says which of its rewrites was wrong."""
+        from graphopt.verify.locate import locate
+
+        assert self._checker is not None
+        transactions = self._recorder.transactions
+        for transaction in reversed(transactions):
+            for undo in reversed(transaction.undo):
+                undo()
+        run.graph.metadata.clear()
+        run.graph.metadata.update(self._metadata)
+
+        def replay(graph: Graph, fuel: int | None) -> list[Transaction]:
+            recorder = Recorder()
+            rewriter = Rewriter(graph, run.rewriter.semantics, fuel=fuel, listeners=[recorder])
+            with contextlib.suppress(OutOfFuel):
+                run.pass_.run(rewriter, replace(run.context, stats=RuleStats(), notes={}))
+            return recorder.transactions
+
+        fault = locate(
+            run.graph, replay, self._checker, run.pass_.effect,
+            count=len(transactions), mismatches=mismatches, reason=reason, pipeline=str(run.pass_),
+            options=_options(run),
+        )  # fmt: skip
+        fault.pass_name, fault.pass_index = run.pass_.name, run.row.index
+        return fault
 
 
-def _evaluate(graph: Graph, inputs: list[Mapping[str, Array]]) -> Outputs:
-    from graphopt.evaluate import Session
-
-    with Session(graph) as session:
-        return _outputs(session, inputs, given=False)
-
-
-def _outputs(session: Session, inputs: list[Mapping[str, Array]], *, given: bool) -> Outputs:
-    """The outputs on each sample; ``given``: they are the user's own.
+def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0) -> Checker:
+    """What compares a graph's values from now on, on the first of ``inputs`` or on generated ones.
 
     Raises:
-        InputError: ONNX Runtime fails on a sample that the user gave.
-        EvaluationError: the engine fails otherwise.
+        InputError: the graph does not run on a sample that was given.
+        EvaluationError: no engine can run it, or it draws random numbers.
     """
-    found: Outputs = []
-    for number, sample in enumerate(inputs, 1):
+    from graphopt.evaluate import check_inputs, example_inputs
+    from graphopt.verify.check import Checker
+
+    random = next((n for n in graph.walk() if n.op in RANDOM_OPS and not n.domain), None)
+    if random is not None:
+        raise EvaluationError(f"{random.label} draws random numbers")
+    first: EvaluationError | None = None
+    # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
+    for options in ({},) if inputs else GENERATED:
         try:
-            found.append(dict(session.run(sample)))
+            samples = list(inputs)[:SAMPLES] or [example_inputs(graph, seed, **options)]
+            return Checker(graph, [_with_defaults(graph, check_inputs(graph.inputs, s)) for s in samples])
         except EvaluationError as error:
-            if not given or session.engine != "ort":
-                raise
-            raise InputError(
-                f"the model fails on sample {number}: {error.message}",
-                hint="give inputs on which the model runs as it is, before any pass",
-            ) from error
-    return found
+            first = first or error
+    assert first is not None
+    if inputs:
+        _blame_sample(graph, list(inputs)[:SAMPLES])
+    raise first
 
 
-def distance(actual: Any, expected: Any, effect: Effect) -> tuple[float, float]:
-    """The distance of two outputs (infinity when they can't be compared) and what ``effect`` allows.
+def _can_not_run() -> str:
+    from graphopt.verify.locate import CAN_NOT_RUN
 
-    Sequences are compared element by element; NaN and infinities must be at the same places.
+    return CAN_NOT_RUN
+
+
+def _measured(run: PassRun, outcome: Outcome) -> None:
+    """Notes the distances of what the pass claims and of the outputs."""
+    row = run.row
+    row.distance = dict.fromkeys(run.graph.output_names, 0.0) | outcome.distances
+
+
+def _with_defaults(graph: Graph, sample: dict[str, Any]) -> dict[str, Any]:
+    defaults = {value.name: value.const.numpy() for value in graph.inputs if value.const is not None}
+    return {**defaults, **sample}
+
+
+def _blame_sample(graph: Graph, samples: list[Mapping[str, Any]]) -> None:
+    """Finds the sample on which the model fails.
+
+    Raises:
+        InputError: there is one, and the engine can load the model.
     """
-    if isinstance(expected, list | tuple):
-        if not isinstance(actual, list | tuple) or len(actual) != len(expected):
-            return float("inf"), 0.0
-        pairs = [distance(a, b, effect) for a, b in zip(actual, expected, strict=True)]
-        return max(pairs, key=lambda pair: pair[0] - pair[1], default=(0.0, 0.0))
-    if expected is None or actual is None:
-        return (0.0 if expected is actual else float("inf")), 0.0
-    a, b = np.asarray(actual), np.asarray(expected)
-    if a.shape != b.shape or a.dtype.kind != b.dtype.kind or a.dtype.itemsize != b.dtype.itemsize:
-        return float("inf"), 0.0
-    dtype = DType.of(b.dtype)
-    if dtype is DType.STR or dtype is DType.BOOL:
-        return (0.0 if np.array_equal(a, b) else float("inf")), 0.0
-    return _relative(a, b), _allowed(dtype, effect, b)
+    from graphopt.evaluate import Session
+
+    try:
+        session = Session(graph, "ort")
+    except EvaluationError:
+        return
+    with session:
+        for number, sample in enumerate(samples, 1):
+            try:
+                session.run(sample)
+            except EvaluationError as error:
+                raise InputError(
+                    f"the model fails on sample {number}: {error.message}",
+                    hint="give inputs on which the model runs as it is, before any pass",
+                ) from error
 
 
-def _allowed(dtype: DType, effect: Effect, expected: Array) -> float:
-    exact = effect is Effect.EXACT
-    if dtype.is_integer:
-        # One step of a quantized output is within what an approximate pass may do.
-        largest = float(np.max(np.abs(expected.astype(np.float64)), initial=0.0)) or 1.0
-        return 0.0 if exact or dtype.bits > 8 else 1.0 / largest
-    table = EXACT_TOLERANCE if exact else APPROXIMATE_TOLERANCE
-    return table.get(dtype, _NARROW[0] if exact else _NARROW[1])
-
-
-def _relative(actual: Array, expected: Array) -> float:
-    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
-    a, b = actual.astype(wide), expected.astype(wide)
-    finite = np.isfinite(b)
-    if not np.array_equal(finite, np.isfinite(a)):
-        return float("inf")
-    if not np.array_equal(a[~finite], b[~finite], equal_nan=True):
-        return float("inf")
-    error = float(np.max(np.abs(a[finite] - b[finite]), initial=0.0))
-    scale = float(np.max(np.abs(b[finite]), initial=0.0))
-    return error / scale if scale else error
+def _options(run: PassRun) -> tuple[str, ...]:
+    """What the command line needs to run the pass again."""
+    found: list[str] = []
+    target = run.context.target
+    if target is not None:
+        found += ["--target", "native" if target == type(target).parse("native") else target.text]
+    module = sys.modules.get(type(run.pass_).__module__)
+    file = getattr(module, "__file__", None)
+    if module is not None and module.__name__.startswith("graphopt_plugin_") and file:
+        found += ["--plugin", file]
+    return tuple(found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from graphopt.errors import PipelineError
+from graphopt.errors import ArgumentError, GraphoptError, PipelineError
 from graphopt.ir.collector import paused_collector
 from graphopt.ir.graph import Graph
 from graphopt.ir.semantics import Semantics
@@ -20,6 +20,32 @@ if TYPE_CHECKING:
 
 Verify = Literal["structure", "numeric", "off"]
 Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a single pass may take; one that takes more is stopped with a PassError.
+
+    Attributes:
+        max_rewrites: transactions; None: in proportion to the size of the graph.
+        pass_timeout: seconds; None: any time. Python code is interrupted wherever it is.
+        abandon: what to do, in another thread, with a pass that is in a call of a C library and so
+            can't be interrupted: end the process, say. None: wait until that call ends.
+
+    Raises:
+        ArgumentError: a limit is no positive number.
+    """
+
+    max_rewrites: int | None = None
+    pass_timeout: float | None = None
+    abandon: Callable[[GraphoptError], None] | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the numbers."""
+        for name, kind in (("max_rewrites", int), ("pass_timeout", float)):
+            limit = getattr(self, name)
+            if limit is not None and not (isinstance(limit, int | kind) and 0 < limit < float("inf")):
+                raise ArgumentError(f"{name} must be a positive {kind.__name__}, not {limit!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +73,7 @@ class Pipeline:
         context: Context | None = None,
         verify: Verify = "structure",
         fuel: int | None = None,
+        limits: Limits | None = None,
         dump_dir: Path | None = None,
         instruments: Sequence[Instrument] = (),
         progress: Progress | None = None,
@@ -60,6 +87,8 @@ class Pipeline:
             verify: after each pass check the structure of what it touched; ``"numeric"``: also run the
                 graph before and after in ONNX Runtime; ``"off"``: nothing.
             fuel: rewrites allowed in all; passes end quietly when it is spent.
+            limits: what a single pass may take before it is stopped; by default rewrites in proportion
+                to the size of the graph, and any time.
             dump_dir: where to write the graph after each pass as ``003_name.gir``.
             instruments: hear of every pass, before it first and after it last.
             progress: called with (index, number of passes, name) before each pass.
@@ -67,7 +96,7 @@ class Pipeline:
 
         Raises:
             VerifyError: a pass broke the graph or changed its numbers.
-            PassError: a pass failed.
+            PassError: a pass or an instrument failed, or a pass went over its limits.
             InputError: a sample does not fit the graph's inputs.
             PipelineError: there is no such way to verify.
         """
@@ -76,8 +105,8 @@ class Pipeline:
         if verify not in get_args(Verify):
             raise PipelineError(f"verify={verify!r} is not one of {', '.join(get_args(Verify))}")
         runner = Runner(
-            self, graph, context or Context(), verify=verify, dump_dir=dump_dir,
-            instruments=instruments, semantics=semantics,
+            self, graph, context or Context(), verify=verify, limits=limits or Limits(),
+            dump_dir=dump_dir, instruments=instruments, semantics=semantics,
         )  # fmt: skip
         with paused_collector():
             return runner.run(fuel, progress)

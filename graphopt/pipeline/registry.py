@@ -1,4 +1,4 @@
-"""Passes and named pipelines by name.
+"""Passes, named pipelines and instruments by name.
 
 Built-in and third-party ones come the same way: an entry point of the group ``graphopt.passes``
 names a module, and importing it registers what it holds. A script registers its own with the
@@ -11,22 +11,25 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import logging
 import re
 import sys
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from graphopt.errors import PipelineError, raised_at
 from graphopt.pipeline.base import Pass
+from graphopt.pipeline.instruments import Instrument
 from graphopt.pipeline.options import options_of, suggest
 
 ENTRY_POINTS = "graphopt.passes"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]*")
 
 P = TypeVar("P", bound=Pass)
+I = TypeVar("I", bound=Instrument)  # noqa: E741
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,7 @@ class NamedPipeline:
 
 _passes: dict[str, type[Pass]] = {}
 _pipelines: dict[str, NamedPipeline] = {}
+_instruments: dict[str, type[Instrument]] = {}
 _loaded: set[str] = set()
 
 
@@ -52,7 +56,7 @@ def register_pass(name: str) -> Callable[[type[P]], type[P]]:
     """
 
     def register(pass_type: type[P]) -> type[P]:
-        where = f"{pass_type.__module__}.{pass_type.__qualname__}"
+        where = _origin(pass_type)
         params = pass_type.__dict__.get("__dataclass_params__")
         if not issubclass(pass_type, Pass) or params is None or not params.frozen:
             raise PipelineError(
@@ -63,7 +67,7 @@ def register_pass(name: str) -> Callable[[type[P]], type[P]]:
             options_of(pass_type)
         except TypeError as error:
             raise PipelineError(f'pass "{name}" ({where}): {error}') from error
-        _claim(name, where, pass_type)
+        _claim(name, where)
         pass_type.name = name
         _passes[name] = pass_type
         return pass_type
@@ -79,20 +83,65 @@ def register_pipeline(name: str, text: str, help: str = "", *, module: str = "")
     """
     if not module:
         module = sys._getframe(1).f_globals.get("__name__", "")
-    _claim(name, module, None)
+    _claim(name, _file_of(module))
     _pipelines[name] = NamedPipeline(name, text, help, module)
 
 
-def _claim(name: str, where: str, pass_type: type[Pass] | None) -> None:
+def register_instrument(name: str) -> Callable[[type[I]], type[I]]:
+    """Decorates an :class:`Instrument` that takes no arguments; ``--instrument`` calls it ``name``.
+
+    Raises:
+        PipelineError: the name is taken or malformed, or the class is not such an instrument.
+    """
+
+    def register(kind: type[I]) -> type[I]:
+        if not issubclass(kind, Instrument) or any(
+            parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+            for parameter in inspect.signature(kind).parameters.values()
+        ):
+            raise PipelineError(
+                f'instrument "{name}" ({_origin(kind)}) is not a class that inherits from Instrument and is made '
+                "without arguments"
+            )
+        _claim(name, _origin(kind))
+        _instruments[name] = kind
+        return kind
+
+    return register
+
+
+def _claim(name: str, origin: str) -> None:
     if not NAME.fullmatch(name):
-        raise PipelineError(f"{name!r} ({where}) is no name for a pass or pipeline")
-    old = _passes.get(name)
-    taken = f"{old.__module__}.{old.__qualname__}" if old else ""
-    if name in _pipelines:
-        taken = _pipelines[name].module
+        raise PipelineError(f"{name!r} ({origin}) is no name for a pass, pipeline or instrument")
+    taken = _holder(name)
     # The same class again is a module that was reloaded, not a clash.
-    if taken and taken != where:
-        raise PipelineError(f'two passes or pipelines have the name "{name}": {taken} and {where}')
+    if taken and taken != origin:
+        raise PipelineError(
+            f'two passes, pipelines or instruments have the name "{name}": {taken} and {origin}',
+            hint="rename one of them, or leave out the plugin or package that holds it",
+        )
+
+
+def origin(name: str) -> str | None:
+    """The class and file, or the file, that a name of a pass, pipeline or instrument is from; None if it is free."""
+    load_entry_points()
+    return _holder(name)
+
+
+def _holder(name: str) -> str | None:
+    kind = _passes.get(name) or _instruments.get(name)
+    if kind is not None:
+        return _origin(kind)
+    return _file_of(_pipelines[name].module) if name in _pipelines else None
+
+
+def _origin(kind: type) -> str:
+    """``Class in FILE``, as messages say where a pass is from."""
+    return f"{kind.__qualname__} in {_file_of(kind.__module__)}"
+
+
+def _file_of(module: str) -> str:
+    return getattr(sys.modules.get(module), "__file__", None) or module
 
 
 def load_entry_points() -> None:
@@ -120,7 +169,7 @@ def load_entry_points() -> None:
 
 
 def load_plugin(path: str | Path) -> None:
-    """Runs a Python file, whose passes and pipelines register themselves; once per file.
+    """Runs a Python file, whose passes, pipelines and instruments register themselves; once per file.
 
     Raises:
         PipelineError: there is no such file, it fails, or a name of its passes is taken.
@@ -136,7 +185,7 @@ def load_plugin(path: str | Path) -> None:
         raise PipelineError(f"there is no plugin {path}", hint="give the path of a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    before = {**_passes, **_pipelines}
+    before = _names()
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
@@ -148,13 +197,18 @@ def load_plugin(path: str | Path) -> None:
             f"plugin {path} failed: {type(error).__name__}: {error} ({raised_at(error, str(file))})",
             hint="this is a fault of the plugin; GRAPHOPT_DEBUG=1 shows the traceback",
         ) from error
-    if before.keys() == {**_passes, **_pipelines}.keys():
-        logging.getLogger("graphopt").warning("plugin %s registers no pass and no pipeline", path)
+    if before == _names():
+        logging.getLogger("graphopt").warning("plugin %s registers no pass, pipeline or instrument", path)
+
+
+def _names() -> set[str]:
+    return {*_passes, *_pipelines, *_instruments}
 
 
 def _forget_since(before: Container[str]) -> None:
     """Takes away what a plugin registered before it failed."""
-    for table in (_passes, _pipelines):
+    tables: tuple[dict[str, Any], ...] = (_passes, _pipelines, _instruments)
+    for table in tables:
         for name in [name for name in table if name not in before]:
             del table[name]
 
@@ -169,6 +223,24 @@ def pipelines() -> dict[str, NamedPipeline]:
     """All named pipelines, sorted."""
     load_entry_points()
     return dict(sorted(_pipelines.items()))
+
+
+def instruments() -> dict[str, type[Instrument]]:
+    """All registered instruments by name, sorted."""
+    load_entry_points()
+    return dict(sorted(_instruments.items()))
+
+
+def find_instrument(name: str) -> type[Instrument]:
+    """The instrument with this name.
+
+    Raises:
+        PipelineError: there is none; suggests the nearest.
+    """
+    known = instruments()
+    if name not in known:
+        raise PipelineError(f'there is no instrument "{name}"{suggest(name, known)}')
+    return known[name]
 
 
 def find(name: str) -> type[Pass] | NamedPipeline:

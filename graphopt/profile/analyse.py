@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from graphopt.analysis.cost import elements, flops, is_elementwise
 from graphopt.ir.graph import Graph, Node
-from graphopt.ops.cost import elements, flops, is_elementwise
 from graphopt.profile.measure import Call, Machine, Measured
 
 Limit = Literal["compute", "memory", "overhead"]

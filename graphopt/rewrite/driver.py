@@ -19,27 +19,22 @@ from graphopt.rewrite.stats import RuleStats
 _FEW = 16
 
 
-def apply_rules(
-    rewriter: Rewriter, rules: Sequence[Rule], stats: RuleStats | None = None, *, budget: int | None = None
-) -> int:
+def apply_rules(rewriter: Rewriter, rules: Sequence[Rule], stats: RuleStats | None = None) -> int:
     """Applies ``rules`` everywhere until none matches; the number of applications.
 
     Nodes are visited in program order, those in regions of control flow too, bodies of fused
     nodes not; after an application the nodes near to the change are visited again. At a node, rules
     are tried in the given order.
 
-    Args:
-        budget: applications allowed; by default in proportion to the size of the graph.
-
     Raises:
-        PassError: the budget is exceeded, a rule raised something that is not a GraphoptError, or its
+        PassError: there were more applications than ``rewriter.max_rewrites``, a rule raised something that is not a GraphoptError, or its
             rewrite neither returned a replacement nor changed anything.
         OutOfFuel: the rewriter's fuel is spent.
     """
     driver = _Driver(rewriter, rules, stats or RuleStats())
     rewriter.listeners.append(driver)
     try:
-        return driver.run(budget)
+        return driver.run()
     finally:
         rewriter.listeners.remove(driver)
 
@@ -55,9 +50,8 @@ class _Driver:
         for rule in rules:
             stats.of(rule.name).source = rule.source
 
-    def run(self, budget: int | None) -> int:
+    def run(self) -> int:
         self._add(_visitable(self.rewriter))
-        limit = 1000 + 8 * len(self.queue) if budget is None else budget
         hits = 0
         while self.queue:
             node = self.queue.popleft()
@@ -68,12 +62,6 @@ class _Driver:
             if rule is None:
                 continue
             hits += 1
-            if hits > limit:
-                raise PassError(
-                    f'rule "{rule.name}" fires on and on: {limit} rewrites were not enough, '
-                    f"the last at {node.label} ({rule.source})",
-                    hint="its result, or that of another rule of the pass, matches again",
-                )
             if not node.erased:
                 self._add([node])
         return hits

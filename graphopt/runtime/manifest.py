@@ -40,12 +40,14 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
         dtype: element type, such as ``float32``.
         shape: extents; a string is a dimension known at the call, a symbol or an expression of symbols.
         default: of an input that may be left out, the name of the weight that then stands for it.
+        alignment: of an input, bytes at a multiple of which the code takes its data to begin.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...]
     default: str = ""
+    alignment: int = ALIGNMENT
 
     def __str__(self) -> str:
         optional = " (optional)" if self.default else ""
@@ -62,6 +64,24 @@ class WeightSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nbytes: int
 
 
+class MemoryUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Memory between kernels, beside inputs, outputs, weights, and what kernels use inside.
+
+    Attributes:
+        planned: bytes of the memory in which all values of known size have their places.
+        separate: bytes of the same values if each had memory of its own.
+        in_place: nodes that concatenate or take a part, and move no data.
+        moved: nodes of that kind that a kernel copies.
+        dynamic: values whose size is known only at the call, for which memory is taken then.
+    """
+
+    planned: int
+    separate: int
+    in_place: int
+    moved: int
+    dynamic: int
+
+
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Code for one target.
 
@@ -73,6 +93,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         library: shared object, relative to the artifact.
         weights: names of the weights that its entry point takes after the inputs, in order.
         kernels: from each kernel to the nodes of the final graph that it computes.
+        memory: how much memory lies between kernels; None where the code was not made from a graph.
     """
 
     target: str
@@ -82,6 +103,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     library: str
     weights: tuple[str, ...]
     kernels: dict[str, tuple[str, ...]]
+    memory: MemoryUse | None = None
 
 
 class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -190,6 +212,8 @@ def _check(manifest: Manifest, path: Path) -> None:
                 raise fail(f"{kind} {spec.name!r} has unknown element type {spec.dtype!r}")
             if any(not _is_extent(extent) for extent in spec.shape):
                 raise fail(f"{kind} {spec.name!r} has shape {list(spec.shape)}")
+            if isinstance(spec, TensorSpec) and spec.alignment < 1:
+                raise fail(f"{kind} {spec.name!r} has alignment {spec.alignment}")
     for rule in manifest.sizes:
         if not all(isinstance(size, int) or _is_extent(size) for size in (rule.left, rule.right)):
             raise fail(f"the sizes that {rule.where} needs are {rule.left!r} and {rule.right!r}")

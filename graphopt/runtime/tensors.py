@@ -73,7 +73,7 @@ class Feeder:
             tensor = export(self._runtime, array, self._spec.dtype)
         else:
             tensor = self._import(value)
-        if tensor.data_ptr() % ALIGNMENT == 0:
+        if tensor.data_ptr() % self._spec.alignment == 0:
             return tensor
         return self._stage(to_numpy(self._runtime, tensor, self._spec.dtype) if array is None else array)
 

@@ -86,7 +86,7 @@ def _values(candidates: dict[Node, Blockable]) -> list[Value]:
     values: dict[Value, None] = {}
     for node, found in candidates.items():
         values.update(dict.fromkeys(v for i in found.operands if (v := node.inputs[i]) is not None))
-        values[node.outputs[0]] = None
+        values.update(dict.fromkeys(node.outputs))
     return list(values)
 
 

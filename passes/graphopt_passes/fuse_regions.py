@@ -14,7 +14,8 @@ Two sweeps:
    computed at each read. Movement never joins a region with a heavy node, and nothing joins the
    inputs of a heavy node: it reads them over and over.
 
-Views at the border of a region are left outside, where they cost nothing. Nodes that depend on
+Views at the border of a region are left outside, where they cost nothing, and so is a Concat whose
+pieces are computed by kernels of their own side by side. Nodes that depend on
 constants only stay out for whoever evaluates them ahead of time, but for the cheap ones under a
 gather (an int8 embedding is gathered first and widened then).
 """
@@ -24,18 +25,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from graphopt.analysis import ConstantNodes
 from graphopt.ir.graph import Node, Region, Use, Value
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Effect, Pass, register_pass
 from graphopt.targets import Target
 from graphopt_passes.region_rules import (
     can_be_inside,
-    constant_nodes,
     is_cheap,
     is_elementwise,
     is_heavy,
     is_narrow_weight,
     is_view,
+    joins_in_place,
     reads_data,
     rereads,
     same_shape,
@@ -53,24 +55,29 @@ class FuseRegions(Pass):
 
     def run(self, rewriter: Rewriter, context: Context) -> None:
         """Forms regions in the graph and in the regions of its control flow."""
-        self._in_region(rewriter, context, rewriter.graph.body)
+        constant = rewriter.analysis(ConstantNodes)
+        self._in_region(rewriter, context, rewriter.graph.body, constant)
 
-    def _in_region(self, rewriter: Rewriter, context: Context, region: Region) -> None:
+    def _in_region(
+        self, rewriter: Rewriter, context: Context, region: Region, constant: ConstantNodes
+    ) -> None:
         nodes = region.nodes
         for node in nodes:
             for inner in node.regions.values():
                 if not inner.is_isolated:
-                    self._in_region(rewriter, context, inner)
-        for members in plan_regions(nodes, self.max_ops, context.target):
+                    self._in_region(rewriter, context, inner, constant)
+        for members in plan_regions(nodes, self.max_ops, constant, context.target):
             (output,) = used_outputs(members[-1])
             heavy = next((n for n in members if is_heavy(n)), members[-1])
             with rewriter.rewrite("region", members[-1]):
                 rewriter.fuse(members, output, name=heavy.name)
 
 
-def plan_regions(nodes: Sequence[Node], max_ops: int, target: Target | None = None) -> list[list[Node]]:
+def plan_regions(
+    nodes: Sequence[Node], max_ops: int, constant: ConstantNodes, target: Target | None = None
+) -> list[list[Node]]:
     """The regions of two nodes or more to form among ``nodes`` of one region, all in program order."""
-    plan = _Plan(nodes, max_ops)
+    plan = _Plan(nodes, max_ops, constant, target)
     regions: list[list[Node]] = []
     for group in plan.groups():
         members = plan.members(group)
@@ -78,7 +85,7 @@ def plan_regions(nodes: Sequence[Node], max_ops: int, target: Target | None = No
             continue
         refused = target is not None and target.can_emit([n.op_type for n in members]) is not None
         if refused and max_ops > 1:
-            regions += plan_regions(members, min(max_ops, len(members)) // 2, target)
+            regions += plan_regions(members, min(max_ops, len(members)) // 2, constant, target)
         elif not refused:
             regions.append(members)
     return regions
@@ -98,11 +105,15 @@ class _Group:
 
 
 class _Plan:
-    def __init__(self, nodes: Sequence[Node], max_ops: int) -> None:
+    def __init__(
+        self, nodes: Sequence[Node], max_ops: int, constant: ConstantNodes, target: Target | None
+    ) -> None:
         self.nodes = nodes
         self.max_ops = max_ops
+        self.joins = {node for node in nodes if joins_in_place(node, target)}
+        self.alone: dict[Node, bool] = {}
         self.place = {node: index for index, node in enumerate(nodes)}
-        self.constant = constant_nodes(nodes)
+        self.constant = constant
         self.group_of: dict[Node, _Group] = {}
 
     def groups(self) -> list[_Group]:
@@ -118,11 +129,12 @@ class _Plan:
         return [g for n in sinks if (g := self.group_of.get(n)) is not None and g.sink is n]
 
     def members(self, group: _Group) -> list[Node]:
-        """The members of ``group`` in program order without views at its border."""
+        """The members of ``group`` in program order without what costs nothing at its border."""
         kept: dict[Node, None] = {}
         for node in sorted(group.members, key=self.place.__getitem__):
-            source = node.inputs[0] if is_view(node) else None
-            if source is None or source.producer in kept:
+            free = is_view(node) or node in self.joins
+            sources = node.inputs[:1] if is_view(node) else node.inputs
+            if not free or any(value is not None and value.producer in kept for value in sources):
                 kept[node] = None
         while kept and is_view(last := next(reversed(kept))):
             del kept[last]
@@ -157,6 +169,8 @@ class _Plan:
             return
         if len(used_outputs(into.sink)) != 1:
             return
+        if self._is_alone(into.sink):
+            return
         uses = [(use, value) for value in used_outputs(group.sink) for use in value.uses]
         if any(not self._may_read(use, value, into) for use, value in uses):
             return
@@ -170,6 +184,15 @@ class _Plan:
         into.rereading |= group.rereading
         for node in group.members:
             self.group_of[node] = into
+
+    def _is_alone(self, sink: Node) -> bool:
+        """Whether it is a Concat that is free alone, of pieces of which some would else be copied."""
+        if sink not in self.joins:
+            return False
+        if sink not in self.alone:
+            groups = [self.group_of.get(piece.producer) for piece in sink.inputs if piece and piece.producer]
+            self.alone[sink] = any(group is None or group.heavy is not None for group in groups)
+        return self.alone[sink]
 
     def _may_read(self, use: Use, value: Value, into: _Group) -> bool:
         user = use.user

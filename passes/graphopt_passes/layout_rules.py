@@ -21,8 +21,14 @@ _FEW_CHANNELS = 4
 _CYCLES_PER_COPIED = 1.0
 _BYTES_PER_CYCLE = 16.0
 _ROW_MAJOR_CONV = 1.35
+# What Winograd's transforms leave of a convolution's time, with channels in blocks, at most; from this kernel on.
+_WINOGRAD_CONV = 0.6
+_LEAST_WINOGRAD = 3
 _ROW_MAJOR_DEPTHWISE = 3.0
 _ROW_MAJOR_POOL = 2.0
+# To load a number by itself into a vector; to find where a place of a resized image lies in the other.
+_SINGLE_LOAD = 2.5
+_RESIZE_PLACE = 16.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Blockable:
 
 def blockable(node: Node, lanes: int) -> Blockable | None:
     """What ``node``, a region or a single operator, needs to compute in blocks of ``lanes`` channels."""
-    if len(node.outputs) != 1 or not _is_image(node.outputs[0]):
+    if (len(node.outputs) != 1 and node.op_type != "Split") or not all(map(_is_image, node.outputs)):
         return None
     inner = list(node.body) if node.is_fused else [node]
     leaves = list(node.body.inputs) if node.is_fused else list(dict.fromkeys(filter(None, node.inputs)))
@@ -83,7 +89,7 @@ def _of_operator(node: Node, constants: set[Value], lanes: int) -> Found | None:
     kind = info(node)
     if node.domain or kind is None:
         return None
-    if node.op == "Conv":
+    if node.op in ("Conv", "ConvTranspose"):
         return _conv(node, constants, lanes)
     if node.op in ("MaxPool", "AveragePool") and len(node.outputs) == 1:
         return _pool(node, lanes)
@@ -93,10 +99,10 @@ def _of_operator(node: Node, constants: set[Value], lanes: int) -> Found | None:
         return {_data(node)}, 0.0, 0.0
     if node.op == "Concat":
         return _concat(node, lanes)
+    if node.op in ("Slice", "Split"):
+        return ({_data(node)}, 0.0, 0.0) if _takes_whole_blocks(node, lanes) else None
     if node.op == "Resize":
-        x, y = _data(node).tensor.shape, node.outputs[0].tensor.shape
-        reads = {_data(node)}
-        return (reads, 0.0, 0.0) if x is not None and y is not None and x[:2] == y[:2] else None
+        return _resize(node, lanes)
     if kind.kind is Kind.ELEMENTWISE and len(node.outputs) == 1 and node.op not in ("Bernoulli", "PRelu"):
         return _elementwise(node, constants)
     return None
@@ -120,18 +126,42 @@ def _conv(node: Node, constants: set[Value], lanes: int) -> Found | None:
     outputs = cast("tuple[Dim, ...]", y.tensor.shape)[1]
     if not isinstance(inputs, int) or not isinstance(outputs, int):
         return None
-    if node.attrs.get("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID", "NOTSET", "VALID"):
+    transposed = node.op == "ConvTranspose"
+    if not transposed and node.attrs.get("auto_pad", b"NOTSET") not in (
+        b"NOTSET",
+        b"VALID",
+        "NOTSET",
+        "VALID",
+    ):
         return None
     depthwise = groups == inputs == outputs and groups > 1
     whole = groups == 1 or (inputs // groups % lanes == 0 and outputs // groups % lanes == 0)
     if not depthwise and not whole:
         return None
-    vectors = _elements(y) * math.prod(weights[1:]) / lanes / 2
+    # Every element of one side meets all weights of its channel.
+    vectors = _elements(x if transposed else y) * math.prod(weights[1:]) / lanes / 2
     packed = vectors * _waste(y, lanes)
+    if not transposed and _by_winograd(node, groups, weights, lanes):
+        packed *= _WINOGRAD_CONV
     if depthwise:
         return {x}, vectors * _ROW_MAJOR_DEPTHWISE, packed
     reads = set() if inputs <= _FEW_CHANNELS and inputs < lanes else {x}
     return reads, vectors * _ROW_MAJOR_CONV, packed
+
+
+def _by_winograd(node: Node, groups: int, weights: tuple[int, ...], lanes: int) -> bool:
+    """Whether Winograd's transforms apply to a convolution, which only have a form in blocks."""
+    steps = [
+        s for name in ("strides", "dilations") for s in cast("tuple[int, ...]", node.attrs.get(name, ()))
+    ]
+    wide = [k for k in weights[2:] if k > 1]
+    return (
+        groups == 1
+        and min(weights[:2]) >= lanes
+        and set(steps) <= {1}
+        and 1 <= len(wide) <= 2
+        and min(wide) >= _LEAST_WINOGRAD
+    )
 
 
 def _pool(node: Node, lanes: int) -> Found | None:
@@ -140,6 +170,19 @@ def _pool(node: Node, lanes: int) -> Found | None:
         return None
     vectors = _elements(y) * math.prod(cast("tuple[int, ...]", node.attrs["kernel_shape"])) / lanes
     return {_data(node)}, vectors * _ROW_MAJOR_POOL, vectors * _waste(y, lanes)
+
+
+def _resize(node: Node, lanes: int) -> Found | None:
+    """Along places alone. In rows every number is loaded by itself, in blocks a whole vector is."""
+    x, y = _data(node).tensor.shape, node.outputs[0].tensor.shape
+    if x is None or y is None or x[:2] != y[:2]:
+        return None
+    mode = node.attrs.get("mode", b"nearest")
+    moved = sum(a != b for a, b in zip(x, y, strict=True))
+    taps = 1 if mode in (b"nearest", "nearest") else (2 if mode in (b"linear", "linear") else 4) ** moved
+    loads = _elements(node.outputs[0]) * taps
+    blocked = loads + _elements(node.outputs[0]) * _RESIZE_PLACE
+    return {_data(node)}, loads * _SINGLE_LOAD, blocked / lanes * _waste(node.outputs[0], lanes)
 
 
 def _reduces_places(node: Node) -> bool:
@@ -165,6 +208,32 @@ def _concat(node: Node, lanes: int) -> Found | None:
         if not whole or not all(map(_is_image, pieces)):
             return None
     return set(pieces), 0.0, 0.0
+
+
+def _takes_whole_blocks(node: Node, lanes: int) -> bool:
+    """Whether each part of a Slice or Split begins at the first channel of a block, or has all channels."""
+    source = _data(node)
+    if not _is_image(source):
+        return False
+    rank, channels = len(source.tensor.shape or ()), _channels(source)
+    if node.op == "Split":
+        if cast(int, node.attrs.get("axis", 0)) % rank != 1:
+            return True
+        return all(_channels(value) % lanes == 0 for value in node.outputs[:-1])
+    contents = [None if (value := node.input(i)) is None else symbolic_content(value) for i in (1, 3, 4)]
+    starts, axes, steps = contents
+    if starts is None or any(node.input(i) is not None and contents[i - 2] is None for i in (3, 4)):
+        return False
+    for index, axis in enumerate(range(len(starts)) if axes is None else axes):
+        if not isinstance(axis, int):
+            return False
+        if axis % rank == 1:
+            start, step = starts[index], 1 if steps is None else steps[index]
+            if step != 1 or not isinstance(start, int):
+                return False
+            if min(max(start + channels if start < 0 else start, 0), channels) % lanes:
+                return False
+    return True
 
 
 def _elementwise(node: Node, constants: set[Value]) -> Found | None:

@@ -85,7 +85,7 @@ class QuantizeStatic(Pass):
             return context.inputs[: self.samples]
         context.logger.warning(
             "quantize-static calibrates on generated inputs, whose ranges are not those of real ones: "
-            "give samples, with --data or inputs="
+            "give samples, with --inputs or inputs="
         )
         return [example_inputs(graph, context.seed + i) for i in range(self.samples)]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import cast
 
 from graphopt.ir.dims import Dim
 from graphopt.ir.graph import Node, Use, Value
 from graphopt.ir.types import DType, TensorType
 from graphopt.ops import Kind, info, is_pure
+from graphopt.targets import Target
 
 VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 """Movement that only renames indices: as a node of its own it costs nothing, the data stays in place."""
@@ -112,6 +115,33 @@ def is_narrow_weight(use: Use, value: Value) -> bool:
     )
 
 
+def joins_in_place(node: Node, target: Target | None) -> bool:
+    """Whether ``node`` is a Concat whose pieces can be computed where they belong, side by side in its result.
+
+    For that they have to be computed, by kernels that write nothing else to return, and to begin at whole
+    vectors; then the Concat costs nothing as a node of its own.
+    """
+    if node.op_type != "Concat" or target is None or target.kind != "llvm":
+        return False
+    pieces = [value for value in node.inputs if value is not None]
+    if len(set(pieces)) < len(pieces) or any(v.producer is None or v.is_output for v in pieces):
+        return False
+    shape = node.output.tensor.shape or ()
+    axis = cast(int, node.attrs.get("axis", 0)) % max(len(shape), 1)
+    dtype = node.output.tensor.dtype
+    if dtype is None or any(dim != 1 for dim in shape[:axis]):
+        return False
+    begin = 0
+    for piece in pieces:
+        extent = piece.tensor.shape
+        if extent is None or not all(isinstance(dim, int) for dim in extent):
+            return False
+        if begin * dtype.bits % target.vector_bits:
+            return False
+        begin += math.prod(cast("tuple[int, ...]", extent))
+    return True
+
+
 def same_shape(a: Value, b: Value) -> bool:
     return a.tensor.shape is not None and a.tensor.shape == b.tensor.shape
 
@@ -120,14 +150,3 @@ def _without_leading_ones(value: Value) -> Sequence[Dim]:
     shape = value.tensor.shape or ()
     start = next((i for i, dim in enumerate(shape) if dim != 1), len(shape))
     return shape[start:]
-
-
-def constant_nodes(nodes: Sequence[Node]) -> set[Node]:
-    """Those of ``nodes`` (program order) that depend on constants only."""
-    found: set[Node] = set()
-    for node in nodes:
-        inputs = [v for v in node.inputs if v is not None]
-        constant = bool(inputs) and all(v.is_constant or v.producer in found for v in inputs)
-        if constant and is_pure(node) and not node.regions:
-            found.add(node)
-    return found

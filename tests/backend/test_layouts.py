@@ -77,6 +77,13 @@ MIDDLES: dict[str, list[onnx.NodeProto]] = {
     "resize": [N("Resize", ["a", "", "factors"], ["b"], mode="linear")],
     "shortcut": [N("Conv", ["a", "w3"], ["c"]), N("Add", ["c", "a"], ["s"]), N("Relu", ["s"], ["b"])],
     "depthwise": [N("Conv", ["a", "wd"], ["b"], group=40, pads=[2, 2, 2, 2], strides=[2, 1])],
+    "transposed": [N("ConvTranspose", ["a", "wt", "shift1"], ["t"], strides=[2, 2]), N("Relu", ["t"], ["b"])],
+    "transposed, padded": [
+        N("ConvTranspose", ["a", "wt"], ["b"], strides=[1, 3], pads=[1, 0, 0, 1], output_padding=[0, 1])
+    ],
+    "transposed, depthwise": [
+        N("ConvTranspose", ["a", "wd"], ["b"], group=40, strides=[2, 1], pads=[2, 2, 1, 2])
+    ],
     "concat of rows": [N("Relu", ["a"], ["r"]), N("Concat", ["a", "r"], ["b"], axis=2)],
 }
 
@@ -91,6 +98,8 @@ def test_operators_between_convolutions(name: str, target: Target) -> None:
         "factors": np.array([1, 1, 2, 1.5], np.float32),
         "w3": numbers(5, 40, 40, 1, 1),
         "wd": numbers(6, 40, 1, 5, 5),
+        "wt": numbers(7, 40, 40, 2, 2),
+        "shift1": numbers(8, 40),
     }
     nodes = _between(MIDDLES[name], 40, 40)
     used = {operand for node in nodes for operand in node.input}
@@ -201,3 +210,19 @@ def test_a_window_of_many_taps_is_a_loop() -> None:
     assembled = assemble(graph, NATIVE)
     (kernel,) = (f for name, f in assembled.module.functions.items() if "averagepool" in name.name_hint)
     assert len(kernel.script()) < 20_000
+
+
+def test_denormal_weights_beside_large_ones_count_as_zero() -> None:
+    """What a multiplication by one costs, no sum can show."""
+    w = numbers(1, 32, 16, 3, 3)
+    w[::2, 3:9] = np.float32(1e-40)
+    x = {"x": numbers(0, 1, 16, 8, 8)}
+    nodes = [N("Conv", ["x", "w"], ["a"]), N("Conv", ["a", "v"], ["y"])]
+    optimized = _check(nodes, x, {"w": w, "v": numbers(2, 16, 32, 1, 1)})
+    packed = [array for _, array in assemble(optimized, Target.parse("x86-64-v4")).weights]
+    assert len(packed) == 2
+    assert all(np.isin(np.abs(array), 1e-40, invert=True).all() for array in packed)
+    assert min(np.abs(array[array != 0]).min() for array in packed) >= np.finfo(np.float32).tiny
+    tiny = {"w": np.full_like(w, 1e-40), "v": numbers(2, 16, 32, 1, 1)}
+    weights = [array for _, array in assemble(program(nodes, x, tiny), Target.parse("x86-64-v4")).weights]
+    assert any((array == np.float32(1e-40)).any() for array in weights), "all are as small: they count"

@@ -117,19 +117,41 @@ def test_automatic_padding(auto_pad: str) -> None:
     check([N("Conv", ["x", "w"], ["y"], **attrs)], {"x": x}, {"w": w})
 
 
-@pytest.mark.parametrize(
-    "attrs",
-    [
-        {"strides": [2, 2]},
-        {"strides": [2, 1], "pads": [1, 0, 1, 2], "output_padding": [1, 0]},
-        {"dilations": [2, 2], "group": 2},
-        {"strides": [3, 2], "auto_pad": "SAME_UPPER"},
-    ],
-)
-def test_transposed_convolutions(attrs: dict[str, Any]) -> None:
-    x, w = numbers(0, 2, 4, 6, 7), numbers(1, 4, 3, 3, 3)
-    bias = numbers(2, 3 * attrs.get("group", 1))
-    check([N("ConvTranspose", ["x", "w", "b"], ["y"], **attrs)], {"x": x}, {"w": w, "b": bias})
+@settings(max_examples=16, deadline=None)
+@given(st.data())
+def test_transposed_convolutions(data: st.DataObject) -> None:
+    """All attributes; weights that are constant have kernels, others are gathered tap by tap."""
+    rank, groups = data.draw(st.integers(1, 3)), data.draw(st.sampled_from([1, 1, 2]))
+    inner, group_out = groups * data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
+
+    def axes(low: int, high: int) -> list[int]:
+        return [data.draw(st.integers(low, high)) for _ in range(rank)]
+
+    kernel, strides, size = axes(1, 4), axes(1, 3), axes(3, 6)
+    attrs: dict[str, Any] = {"group": groups, "strides": strides, "dilations": axes(1, 2)}
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, attrs["dilations"], strict=True)]
+    attrs["output_padding"] = [data.draw(st.integers(0, stride - 1)) for stride in strides]
+    padding = data.draw(st.sampled_from(["pads", "auto_pad", "output_shape"]))
+    if padding == "pads":
+        attrs["pads"] = axes(0, 1) + axes(0, 1)
+    elif padding == "auto_pad":
+        attrs["auto_pad"] = data.draw(st.sampled_from(["SAME_UPPER", "SAME_LOWER", "VALID"]))
+        attrs["output_padding"] = [0] * rank
+    else:
+        whole = [(n - 1) * s + span for n, s, span in zip(size, strides, spans, strict=True)]
+        attrs["output_padding"] = [0] * rank
+        attrs["output_shape"] = [w - data.draw(st.integers(0, min(2, w - 1))) for w in whole]
+    x, w = numbers(0, 2, inner, *size), numbers(1, inner, group_out, *kernel)
+    constant, dynamic = data.draw(st.booleans()), padding != "output_shape" and data.draw(st.booleans())
+    nodes = [N("ConvTranspose", ["x", "w", "b"], ["c"], **attrs), N("Sigmoid", ["c"], ["y"])]
+    check(
+        nodes,
+        {"x": x} | ({} if constant else {"w": w}),
+        {"b": numbers(2, group_out * groups)} | ({"w": w} if constant else {}),
+        dims={"x": ["n", inner, *(f"s{i}" for i in range(rank))]} if dynamic else {},
+        pipeline="fuse-regions",
+        tolerance=3e-5,
+    )
 
 
 @pytest.mark.parametrize("signed", [False, True])

@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_lists_every_command() -> None:
     done = graphopt("--help")
     assert done.returncode == 0
-    for command in ("inspect", "opt", "compile", "run", "bench", "passes"):
+    for command in ("inspect", "opt", "compile", "run", "bench", "passes", "new-pass"):
         assert command in done.stdout
         assert graphopt(command, "--help").returncode == 0
 
@@ -79,6 +79,11 @@ def test_inspect_says_what_a_model_holds(folder: Path) -> None:
     assert document["constant_bytes"] == (12 + 3) * 4
     fixed = json.loads(graphopt("inspect", folder / "net.onnx", "--dim", "n=5", "--json").stdout)
     assert fixed["outputs"] == [{"name": "y", "type": "f32[5, 3]"}]
+    assert (document["flops"], document["peak_bytes"]) == (None, None)
+    assert (fixed["flops"], fixed["bytes"]) == (2 * 5 * 3 * 4 + 2 * 15, 4 * (20 + 12 + 5 * 15 + 3))
+    assert (fixed["peak_bytes"], fixed["peak_at"]) == (4 * (20 + 15), 'MatMul "project"')
+    text = graphopt("inspect", folder / "net.onnx", "--dim", "n=5").stdout
+    assert "a run takes 150 operations and reads and writes 440 B, with at most 140 B of values" in text
 
 
 def test_inspect_reads_artifacts(folder: Path) -> None:
@@ -87,6 +92,27 @@ def test_inspect_reads_artifacts(folder: Path) -> None:
     assert "float32[n, 4]" in done.stdout
     done = graphopt("inspect", folder / "net.gopt", "--text")
     assert done.stdout == (folder / "net.gopt" / "graph.gir").read_text()
+
+
+def test_inspect_says_how_memory_is_used(tmp_path: Path) -> None:
+    """Two pieces of 16 KiB lie side by side, and what follows goes back and forth between 32 KiB."""
+    nodes = [("Relu", "x", "a"), ("Softmax", "x", "b"), ("Softmax", "c", "d"), ("Softmax", "d", "e"),
+             ("Softmax", "e", "f"), ("Softmax", "f", "y")]  # fmt: skip
+    made = [helper.make_node(op, [source], [result]) for op, source, result in nodes]
+    made.insert(2, helper.make_node("Concat", ["a", "b"], ["c"], axis=0))
+    shapes = {"x": [64, 64], "y": [128, 64]}
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name]) for name in "xy")
+    model = helper.make_model(helper.make_graph(made, "joined", [x], [y]), ir_version=10)
+    onnx.save(model, tmp_path / "joined.onnx")
+    done = graphopt("compile", tmp_path / "joined.onnx", "-o", tmp_path / "joined.gopt", "-p", "O0")
+    assert done.returncode == 0, done.stderr
+    said = graphopt("inspect", tmp_path / "joined.gopt").stdout
+    line = "64.0 KiB between kernels, 160.0 KiB without reuse; 1 of 1 concatenations and slices in place"
+    assert line in said.splitlines()
+    (variant,) = json.loads(graphopt("inspect", tmp_path / "joined.gopt", "--json").stdout)["variants"]
+    assert variant["memory"] == {
+        "planned": 65536, "separate": 163840, "in_place": 1, "moved": 0, "dynamic": 0
+    }  # fmt: skip
 
 
 def test_opt_writes_a_model_that_onnxruntime_runs_alike(folder: Path, tmp_path: Path) -> None:
@@ -109,7 +135,7 @@ def test_opt_writes_text_that_compiles(folder: Path, tmp_path: Path) -> None:
 def test_run_gives_what_onnxruntime_gives(folder: Path, tmp_path: Path) -> None:
     x = np.random.default_rng(2).standard_normal((9, 4)).astype(np.float32)
     np.savez(tmp_path / "in.npz", x=x)
-    done = graphopt("run", folder / "net.gopt", "--data", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    done = graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
     assert done.returncode == 0, done.stderr
     (expected,) = onnxruntime.InferenceSession(folder / "net.onnx").run(None, {"x": x})
     with np.load(tmp_path / "out.npz") as archive:
@@ -194,14 +220,14 @@ def test_unknown_operators_pass_opt_and_are_refused_by_compile(folder: Path, tmp
 
 def test_inputs_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "wrong.npz", x=np.zeros((2, 5), np.float32))
-    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "wrong.npz"), "x", "5", "4")
+    assert_refused(graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "wrong.npz"), "x", "5", "4")
     np.savez(tmp_path / "named.npz", xx=np.zeros((2, 4), np.float32))
-    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "named.npz"), "xx")
+    assert_refused(graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "named.npz"), "xx")
     (tmp_path / "text.npz").write_text("no archive")
-    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "text.npz"), "text.npz")
+    assert_refused(graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "text.npz"), "text.npz")
     np.savez(tmp_path / "cut.npz", x=np.zeros((2, 4), np.float32))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-30])
-    assert_refused(graphopt("run", folder / "net.gopt", "--data", tmp_path / "cut.npz"), "cut.npz")
+    assert_refused(graphopt("run", folder / "net.gopt", "--inputs", tmp_path / "cut.npz"), "cut.npz")
     assert_refused(graphopt("run", folder / "net.gopt"), "--random")
     assert_refused(graphopt("run", folder / "net.gopt", "--random", "--dim", "m=3"), "'m'", "are n")
     assert_refused(graphopt("run", folder / "net.onnx", "--random"), "net.onnx")
@@ -242,7 +268,7 @@ def test_inputs_of_opt_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "array.npy", np.zeros((2, 4), np.float32))
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "text.zip").mkdir()
-    opt = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--verify", "numeric", "--data")
+    opt = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--verify", "numeric", "--inputs")
     for name, *words in (
         ("shape.npz", '"x"', "[2, 5]", "axis 1 must be 4"),
         ("named.npz", '"xx"', "the inputs are x"),
@@ -256,11 +282,11 @@ def test_inputs_of_opt_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         assert_refused(graphopt(*opt, tmp_path / name), *words)
     done = graphopt(
         "compile", folder / "net.onnx", "-o", tmp_path / "o.gopt", "-p", "quantize-static",
-        "--data", tmp_path / "shape.npz",
+        "--inputs", tmp_path / "shape.npz",
     )  # fmt: skip
     assert_refused(done, '"x"', "[2, 5]", "axis 1 must be 4")
     assert "ONNX Runtime" not in done.stderr
-    done = graphopt("bench", folder / "net.onnx", "--data", tmp_path / "shape.npz")
+    done = graphopt("bench", folder / "net.onnx", "--inputs", tmp_path / "shape.npz")
     assert_refused(done, '"x"', "[2, 5]", "axis 1 must be 4")
     assert not (tmp_path / "o.onnx").exists() and not (tmp_path / "o.gopt").exists()
 
@@ -324,7 +350,7 @@ def test_inspect_checks_every_file_of_an_artifact(folder: Path, tmp_path: Path) 
 
 def test_numbers_in_json_are_numbers(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", x=np.full((1, 4), np.nan, np.float32))
-    args = ("run", folder / "net.gopt", "--data", tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--json")
+    args = ("run", folder / "net.gopt", "--inputs", tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--json")
     (row,) = json.loads(graphopt(*args).stdout, parse_constant=pytest.fail)["outputs"]
     assert row["min"] is None  # JSON has no NaN
     np.savez(tmp_path / "in.npz", x=np.zeros((1, 4), np.float32))
@@ -340,7 +366,7 @@ def test_outputs_of_any_name_are_saved(folder: Path, tmp_path: Path) -> None:
     assert graphopt("compile", tmp_path / "named.onnx", "-o", tmp_path / "named.gopt").returncode == 0
     x = np.random.default_rng(4).standard_normal((2, 4)).astype(np.float32)
     np.savez(tmp_path / "in.npz", x=x)
-    run = ("run", tmp_path / "named.gopt", "--data", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
+    run = ("run", tmp_path / "named.gopt", "--inputs", tmp_path / "in.npz", "-o", tmp_path / "out.npz")
     done = graphopt(*run)
     assert done.returncode == 0, done.stderr
     (expected,) = onnxruntime.InferenceSession(folder / "net.onnx").run(None, {"x": x})
@@ -500,7 +526,7 @@ def test_outputs_are_written_as_npz_only(folder: Path, tmp_path: Path) -> None:
 
 def test_samples_that_nothing_uses_are_said(folder: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "in.npz", x=np.zeros((2, 4), np.float32))
-    command = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--data", tmp_path / "in.npz")
+    command = ("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "--inputs", tmp_path / "in.npz")
     assert "in.npz is not used" in graphopt(*command).stderr
     assert "not used" not in graphopt(*command, "--verify", "numeric").stderr
     assert "not used" not in graphopt(*command, "-p", "int8").stderr
@@ -509,7 +535,7 @@ def test_samples_that_nothing_uses_are_said(folder: Path, tmp_path: Path) -> Non
 def test_int8_without_samples_or_without_layers_is_said(folder: Path, tmp_path: Path) -> None:
     done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", "int8")
     assert done.returncode == 0
-    assert "calibrates on generated inputs" in done.stderr and "--data" in done.stderr
+    assert "calibrates on generated inputs" in done.stderr and "--inputs" in done.stderr
     done = graphopt("opt", folder / "net.onnx", "-o", tmp_path / "o.onnx", "-p", "lower-int8", "--json")
     assert "lower-int8 found nothing to lower" in done.stderr
     assert json.loads(done.stdout)["passes"][0]["notes"] == {"lowered": 0}

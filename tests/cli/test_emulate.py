@@ -21,7 +21,7 @@ def test_aarch64_code_runs_under_emulation(folder: Path, tmp_path: Path) -> None
     np.savez(tmp_path / "in.npz", x=x)
     arm = tmp_path / "arm.gopt"
     assert graphopt("compile", folder / "net.onnx", "-t", "aarch64", "-o", arm).returncode == 0
-    inputs = ("--data", tmp_path / "in.npz")
+    inputs = ("--inputs", tmp_path / "in.npz")
     done = graphopt("run", arm, "--emulate", *inputs, "-o", tmp_path / "out.npz")
     assert done.returncode == 0, done.stderr
     (expected,) = onnxruntime.InferenceSession(folder / "net.onnx").run(None, {"x": x})

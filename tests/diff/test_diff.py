@@ -71,6 +71,11 @@ def text(*replacements: tuple[str, str], base: str = BASE, **options: object) ->
             '    Softmax "softmax" input 0: %r of Relu → %a of Add',
         ),
         (
+            [('  %s: f32[n, 4] = Softmax(%r) {axis = 1} "softmax"\n', ""), ('%s as "y"', '%r as "y"')],
+            'nodes: 1 removed, 2 the same\n- Softmax "softmax" (%r)\n'
+            '    graph output "y": %s of Softmax → %r of Relu',
+        ),
+        (
             [("%r: f32[n, 4]", "%r: f32[n, 5]")],
             'nodes: 1 changed, 2 the same\n~ Relu "relu"  output 0: f32[n, 4] → f32[n, 5]',
         ),

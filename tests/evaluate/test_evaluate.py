@@ -151,6 +151,41 @@ def test_examples_have_the_right_types_and_run() -> None:
     run(graph, inputs)
 
 
+def test_symbols_can_have_sizes_of_their_own() -> None:
+    text = "g (float[batch,a,m] x, float[a,k,h,w] image) => (float[batch,a,m] y) { y = Relu(x) }"
+    inputs = example_inputs(loaded(text), distinct=True)
+    assert (inputs["x"].shape, inputs["image"].shape) == ((2, 7, 9), (7, 11, 64, 96))
+    assert example_inputs(loaded(text), dims={"a": 5}, distinct=True)["x"].shape == (2, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("type", "body", "low", "high"),
+    [
+        ("float[n]", "y = Log(x)", 0.25, 4),
+        ("float[n]", "a = Reshape(x, s) y = Sqrt(a)", 0.25, 4),
+        ("float[n]", "y = Asin(x)", -0.9, 0.9),
+        ("float[n]", "y = Pow(x, half)", 0.25, 4),
+        ("int64[n]", "y = Div(i, x)", 1, 4),
+        ("int64[n]", "y = Gather(table, x)", 0, 4),
+        ("int64[n]", "a = Cast<to=6>(x) b = Squeeze(a) y = Gather(table, b)", 0, 4),
+        ("int64[n]", "y = Gather(x, i) z = Gather(table, x)", 0, 4),
+        ("int32[n]", "y, h, c = LSTM<hidden_size=1>(seq, w, r, none, x)", 1, 6),
+        ("int64[n]", "y = Expand(half, x)", 1, 1),
+    ],
+)
+def test_examples_keep_to_the_domain_of_what_reads_them(
+    type: str, body: str, low: float, high: float
+) -> None:
+    graph = loaded(
+        f"g ({type} x, float[6,n,1] seq) => (y) <int64[1] s = {{-1}}, float half = {{0.5}}, int64[1] i = {{7}}, "
+        f"float[5,1] table = {{1,2,3,4,5}}, float[1,4,1] w = {{1,2,3,4}}, float[1,4,1] r = {{1,2,3,4}}, "
+        f"float[1,8] none = {{0,0,0,0,0,0,0,0}}> {{ {body} }}"
+    )
+    drawn = example_inputs(graph, dims={"n": 500})["x"]
+    assert low <= drawn.min() and drawn.max() <= high
+    assert drawn.max() - drawn.min() > (high - low) * 0.9 - 0.01
+
+
 def test_examples_depend_on_the_seed_alone() -> None:
     graph = loaded("g (float[n,3] x, string[2] s) => (float[n,3] y) { y = Relu(x) }")
     first, second, third = (example_inputs(graph, seed) for seed in (0, 0, 1))

@@ -55,6 +55,29 @@ def test_without_a_target_nothing_changes() -> None:
     assert ops(graph) == ["Conv"] and _layouts(graph) == [None]
 
 
+def test_parts_that_begin_at_whole_blocks_stay_in_blocks() -> None:
+    m = Model()
+    a = _conv(m, m.input("x", 1, 16, 32, 32), 64)
+    lower = m("Slice", a, m.ints(-64), m.ints(40), m.ints(1))
+    upper = m("Slice", a, m.ints(48), m.ints(64), m.ints(-3))
+    graph = m.done(m("Concat", _conv(m, lower, 32), _conv(m, upper, 16), axis=1))
+    before = copy_graph(graph)
+    apply(graph, "assign-layouts", target=WIDE)
+    assert dict.fromkeys(_layouts(graph)) == {"nCx16c": None, None: None}
+    assert ops(graph).count("Identity") == 2  # where the graph begins and ends
+    assert_same_numbers(before, graph, {"x": random(1, 16, 32, 32)})
+
+
+def test_parts_that_begin_elsewhere_are_row_major() -> None:
+    m = Model()
+    a = _conv(m, m.input("x", 1, 16, 32, 32), 64)
+    part = m("Slice", a, m.ints(8), m.ints(64), m.ints(1))
+    graph = m.done(_conv(m, part, 32))
+    apply(graph, "assign-layouts", target=WIDE)
+    (kind,) = [node.output.tensor.layout for node in graph.nodes if node.op == "Slice"]
+    assert kind is None
+
+
 def test_a_second_run_changes_nothing() -> None:
     m = Model()
     graph = m.done(_conv(m, _conv(m, m.input("x", 1, 16, 32, 32), 32), 32))

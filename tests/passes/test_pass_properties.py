@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pass_graphs import apply, count, ops
 
+from graphopt.analysis import ConstantNodes
 from graphopt.ir.graph import Graph
 from graphopt.pipeline import Pipeline
 from graphopt.testing import random_graphs
@@ -38,7 +39,7 @@ def test_cleanup_comes_to_an_end(graph: Graph) -> None:
 @given(graph=random_graphs(max_steps=14), limit=st.integers(2, 9))
 def test_regions_are_disjoint_connected_and_have_one_way_out(graph: Graph, limit: int) -> None:
     before = count(graph)
-    planned = plan_regions(graph.nodes, limit)
+    planned = plan_regions(graph.nodes, limit, ConstantNodes.of(graph))
     seen = [node for members in planned for node in members]
     assert len(seen) == len(set(seen))
     for members in planned:

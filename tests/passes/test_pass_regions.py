@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from graphopt_passes.fuse_regions import plan_regions
-from pass_graphs import Model, apply, bodies, checked, ops, random
+from pass_graphs import Model, apply, assert_same_numbers, bodies, checked, ops, random
 
+from graphopt.analysis import ConstantNodes
 from graphopt.errors import PassError
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.dims import sym
 from graphopt.ir.graph import Value
 from graphopt.ir.types import UnknownType, tensor
+from graphopt.targets import Target
 
 N = sym("n")
+V4 = Target.parse("x86-64-v4")
 
 
 def _conv(m: Model, x: Value, channels: int = 8, seed: int = 0) -> Value:
@@ -154,6 +157,46 @@ def test_strings_and_branches_are_left() -> None:
     assert bodies(graph) == [["Exp", "Neg"]] * 2
 
 
+@pytest.mark.parametrize(
+    ("batch", "channels", "target", "expected"),
+    [
+        (1, 16, V4, ["Conv", "Conv", "Concat", "fused"]),
+        (1, 8, V4, ["Conv", "Conv", "fused"]),  # 8 channels of 5 x 5 are no whole vectors of 16
+        (1, 8, Target.parse("x86-64-v3"), ["Conv", "Conv", "Concat", "fused"]),
+        (2, 16, V4, ["Conv", "Conv", "fused"]),
+        (1, 16, None, ["Conv", "Conv", "fused"]),
+        (1, 16, Target.parse("cuda:sm_80"), ["Conv", "Conv", "fused"]),
+    ],
+    ids=str,
+)
+def test_a_concatenation_of_pieces_that_lie_side_by_side_stays_alone(
+    batch: int, channels: int, target: Target | None, expected: list[str]
+) -> None:
+    m = Model()
+    x = m.input("x", batch, 8, 5, 5)
+    joined = m("Concat", _conv(m, x, channels), _conv(m, x, 16, seed=1), axis=1)
+    graph = m.done(m("Relu", m("Mul", joined, m.const(3.0))))
+    before = copy_graph(graph)
+    apply(graph, "fuse-regions", target=target)
+    assert ops(graph) == expected
+    assert_same_numbers(before, graph, {"x": random(batch, 8, 5, 5)})
+
+
+def test_pieces_that_are_light_are_computed_where_they_are_joined() -> None:
+    """One kernel does all; beside a convolution's result, whose kernel writes it in place, each has its own."""
+    m = Model()
+    x = m.input("x", 1, 8, 4, 4)
+    graph = m.done(m("Neg", m("Concat", m("Relu", x), m("Abs", x), axis=1)))
+    apply(graph, "fuse-regions", target=V4)
+    assert bodies(graph) == [["Relu", "Abs", "Concat", "Neg"]]
+    m = Model()
+    x = m.input("x", 1, 8, 4, 4)
+    joined = m("Concat", m("Relu", x), _conv(m, x, 16), axis=1)
+    graph = m.done(m("MaxPool", joined, kernel_shape=(2, 2)))
+    apply(graph, "fuse-regions", target=V4)
+    assert sorted(ops(graph)) == ["Concat", "Conv", "MaxPool", "Relu"]
+
+
 @pytest.mark.parametrize("limit", [2, 3, 5])
 def test_long_chains_are_cut(limit: int) -> None:
     m = Model()
@@ -180,7 +223,10 @@ def test_a_region_that_the_target_refuses_is_split() -> None:
     for op in ("Neg", "Exp", "Neg", "Tanh", "Neg"):
         y = m(op, y)
     graph = m.done(y)
-    planned = [[n.op for n in members] for members in plan_regions(graph.nodes, 32, _Picky())]  # type: ignore[arg-type]
+    planned = [
+        [n.op for n in members]
+        for members in plan_regions(graph.nodes, 32, ConstantNodes.of(graph), _Picky())
+    ]  # type: ignore[arg-type]
     assert planned and all(not {"Tanh", "Exp"} <= set(members) for members in planned)
 
 
@@ -192,9 +238,10 @@ def test_planning_takes_linear_time() -> None:
         x = y = m.input("x", N, 4)
         for i in range(size):
             y = m("Add", y, x) if i % 50 == 0 else m("Neg", y)
-        nodes = m.done(y).nodes
+        graph = m.done(y)
+        nodes = graph.nodes
         start = time.process_time()
-        plan_regions(nodes, 32)
+        plan_regions(nodes, 32, ConstantNodes.of(graph))
         return time.process_time() - start
 
     small, large = min(seconds(4000) for _ in range(3)), min(seconds(16000) for _ in range(2))

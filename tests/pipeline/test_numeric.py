@@ -8,8 +8,7 @@ from pass_samples import Approximate, Lossy, Scale, Swap, close, do, graph_of
 
 from graphopt.errors import InputError, VerifyError
 from graphopt.ir.rewriter import Rewriter
-from graphopt.pipeline import Context, Effect, Pipeline
-from graphopt.pipeline.numeric import distance
+from graphopt.pipeline import Context, Pipeline
 from graphopt.pipeline.pipeline import Verify
 
 INPUTS = [{"x": np.array([0.5, -2.0], np.float32)}]
@@ -50,12 +49,15 @@ def test_exact_passes_may_differ_by_a_rounding_only(by: float, passes: bool) -> 
     if passes:
         assert run(CONST, Scale(by=by))[0].distance["out"] < 1e-6  # type: ignore[attr-defined]
     else:
-        with pytest.raises(VerifyError, match="a pass that is exact may change it by 1e-06"):
+        with pytest.raises(
+            VerifyError,
+            match=r"%k changed by 1e-05 of its largest value .*allowed: f32, 1 op deep, exact pass: 1e-06",
+        ):
             run(CONST, Scale(by=by))
 
 
 def test_inputs_are_generated_when_none_are_given() -> None:
-    with pytest.raises(VerifyError, match='output "out"'):
+    with pytest.raises(VerifyError, match="%k changed by 1 of"):
         run(CONST, Scale(by=2.0), inputs=())
 
 
@@ -77,48 +79,6 @@ def test_a_graph_that_stops_running_is_an_error() -> None:
         VerifyError, match='pass "do": the graph ran before this pass and does not run after it'
     ):
         run("%r: T = Neg(%x)", do(break_it))
-
-
-NAN, INF = float("nan"), float("inf")
-
-
-@pytest.mark.parametrize(
-    ("actual", "expected", "far"),
-    [
-        (np.float32([1, 2]), np.float32([1, 2]), 0.0),
-        (np.float32([1, 3]), np.float32([1, 2]), 0.5),
-        (np.float32([0, 1]), np.float32([0, 0]), 1.0),
-        (np.float32([NAN, 2]), np.float32([NAN, 2]), 0.0),
-        (np.float32([NAN, 2]), np.float32([1, 2]), INF),
-        (np.float32([INF, 2]), np.float32([-INF, 2]), INF),
-        (np.float32([INF, 2]), np.float32([INF, 2]), 0.0),
-        (np.float32([1]), np.float32([1, 2]), INF),
-        (np.float64([1]), np.float32([1]), INF),
-        (np.int64([5]), np.int64([4]), 0.25),
-        (np.array(["a"]), np.array(["b"]), INF),
-        (np.array([True]), np.array([True]), 0.0),
-        (np.complex64([1j]), np.complex64([2j]), 0.5),
-        ([np.float32([1])], [np.float32([2])], 0.5),
-        ([], [np.float32([2])], INF),
-        (None, None, 0.0),
-        (None, np.float32([1]), INF),
-        (np.float32([]), np.float32([]), 0.0),
-        (np.uint8([0]), np.uint8([255]), 1.0),
-    ],
-)
-def test_distances(actual: object, expected: object, far: float) -> None:
-    measured, allowed = distance(actual, expected, Effect.EXACT)
-    assert measured == far
-    assert (measured <= allowed) == (far == 0.0)
-
-
-def test_one_step_of_an_8_bit_output_is_within_an_approximate_pass() -> None:
-    for dtype, ok in ((np.uint8, True), (np.int8, True), (np.int64, False)):
-        for step in (1, 2):
-            measured, allowed = distance(
-                np.array([99 + step, 3], dtype), np.array([99, 3], dtype), Effect.APPROXIMATE
-            )
-            assert (measured <= allowed) == (ok and step == 1)
 
 
 @pytest.mark.parametrize("verify", ["numeric", "structure"])

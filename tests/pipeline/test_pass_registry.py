@@ -15,12 +15,15 @@ from graphopt.errors import PassError, PipelineError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import (
     Context,
+    Instrument,
     Pass,
     PatternPass,
     Pipeline,
+    instruments,
     load_plugin,
     passes,
     pipelines,
+    register_instrument,
     register_pass,
     register_pipeline,
     registry,
@@ -47,7 +50,7 @@ register_pipeline("{name}-twice", "{name},{name}{{depth=3}}")
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.load_entry_points()
-    for table in ("_passes", "_pipelines"):
+    for table in ("_passes", "_pipelines", "_instruments"):
         monkeypatch.setattr(registry, table, dict(getattr(registry, table)))
     monkeypatch.setattr(registry, "_loaded", set(registry._loaded))
     modules = set(sys.modules)
@@ -85,14 +88,16 @@ def test_two_passes_with_one_name_name_both_modules() -> None:
     class First(Idle):
         """First."""
 
-    with pytest.raises(PipelineError, match=r'the name "same-name": .*First and .*Second'):
+    with pytest.raises(
+        PipelineError, match=rf'the name "same-name": .*First in {__file__} and .*Second in {__file__}'
+    ):
 
         @register_pass("same-name")
         @dataclass(frozen=True)
         class Second(Idle):
             """Second."""
 
-    with pytest.raises(PipelineError, match=r'the name "same-name": .*First and .*test_pass_registry'):
+    with pytest.raises(PipelineError, match=rf'the name "same-name": .*First in {__file__} and {__file__}'):
         register_pipeline("same-name", "")
     assert registry.find("same-name") is First
 
@@ -150,9 +155,10 @@ def test_two_plugins_with_one_name_clash(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(PLUGIN.format(name="plug-two"))
-    load_plugin(tmp_path / "a" / "mine.py")
-    with pytest.raises(PipelineError, match=r'the name "plug-two": graphopt_plugin_mine_\w+.Mine and'):
-        load_plugin(tmp_path / "b" / "mine.py")
+    first, second = tmp_path / "a" / "mine.py", tmp_path / "b" / "mine.py"
+    load_plugin(first)
+    with pytest.raises(PipelineError, match=rf'the name "plug-two": Mine in {first} and Mine in {second}'):
+        load_plugin(second)
 
 
 def test_a_plugin_that_is_missing_or_fails_is_told(tmp_path: Path) -> None:
@@ -172,6 +178,26 @@ def test_a_plugin_that_is_missing_or_fails_is_told(tmp_path: Path) -> None:
     broken.write_text("import sys\nsys.exit(0)")
     with pytest.raises(PipelineError, match=rf"broken.py failed: SystemExit: 0 \({broken}:2\)"):
         load_plugin(broken)
+
+
+def test_instruments_have_names_too_and_are_made_without_arguments() -> None:
+    @register_instrument("count-passes")
+    class CountPasses(Instrument):
+        """Counts passes."""
+
+    assert instruments()["count-passes"] is registry.find_instrument("count-passes") is CountPasses
+    with pytest.raises(PipelineError, match='no instrument "count-passe"; did you mean "count-passes"'):
+        registry.find_instrument("count-passe")
+    with pytest.raises(PipelineError, match=r'the name "count-passes": .*CountPasses in .* and '):
+        register_pipeline("count-passes", "")
+
+    class NeedsMore(Instrument):
+        def __init__(self, file: str) -> None:
+            self.file = file
+
+    for wrong in (NeedsMore, Idle):
+        with pytest.raises(PipelineError, match="made without arguments"):
+            register_instrument("wrong")(wrong)  # type: ignore[type-var]
 
 
 class Point:

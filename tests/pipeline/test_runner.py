@@ -18,8 +18,7 @@ from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.text import load_gir
 from graphopt.ir.types import tensor
 from graphopt.ir.verifier import verify
-from graphopt.pipeline import Context, Pass, Pipeline
-from graphopt.pipeline.instruments import Instrument, PassRun
+from graphopt.pipeline import Context, Instrument, Pass, PassRun, Pipeline
 
 BODY = '%a: T = Neg(%x)\n%b: T = Neg(%a) "keep"\n%c: T = Relu(%b)\n%r: T = Neg(%c)'
 
@@ -105,6 +104,20 @@ def test_instruments_hear_of_passes_and_can_skip_them() -> None:
     assert tape.log == other.log == ["begin", "before swap", "after swap: 2, True", "end"]
     assert [row.skipped for row in report.rows] == [False, True]
     assert calls == [(0, 2, "swap"), (1, 2, "lossy")]
+
+
+@pytest.mark.parametrize("hook", ["should_run", "begin", "before", "after", "end"])
+def test_a_fault_of_an_instrument_is_told_with_its_line(hook: str) -> None:
+    class Clumsy(Instrument):
+        pass
+
+    def fail(*arguments: object) -> None:
+        raise KeyError("lost")
+
+    clumsy = Clumsy()
+    setattr(clumsy, hook, fail)
+    with pytest.raises(PassError, match=r"instrument Clumsy: KeyError: 'lost' \(.*test_runner.py:\d+\)"):
+        Pipeline((Swap(),)).run(graph_of(BODY), instruments=[clumsy])
 
 
 def test_a_pass_can_note_facts_for_the_report() -> None:

@@ -10,6 +10,7 @@ from graphopt.backend.emitters import (
     recurrent,
     reduce,
     scan,
+    transposed,
 )
 from graphopt.backend.emitters.region import emit_region, is_emitted
 from graphopt.backend.emitters.registry import EMITTERS, Sink, Work, emitter
@@ -32,4 +33,5 @@ __all__ = [
     "recurrent",
     "reduce",
     "scan",
+    "transposed",
 ]

@@ -31,7 +31,8 @@ from graphopt.backend.kernels.emit import (
     whole_or_tail,
     workspace,
 )
-from graphopt.backend.kernels.machine import Machine, choose_tile, tile_cycles
+from graphopt.backend.kernels.knobs import choose
+from graphopt.backend.kernels.machine import Machine, choose_tile, rank_tiles, tile_cycles
 from graphopt.backend.kernels.math import bound_by, exp_of_negative
 from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
 from graphopt.backend.kernels.temporaries import temporary, vectorized
@@ -130,14 +131,14 @@ def block_of_queries(machine: Machine, queries: Expr, widths: tuple[int | None, 
         blocks = -(-queries // rows) if isinstance(queries, int) else 1 / rows
         total = 0.0
         for width in widths:
-            tile = choose_tile(machine, rows, width)
+            tile = rank_tiles(machine, rows, width)[0]
             full, tail = divmod(rows, tile.rows)
             one = full * tile_cycles(tile.rows, tile.vectors)
             total += (one + (tile_cycles(tail, tile.vectors) if tail else 0)) / tile.vectors
         return blocks * total
 
     most = min(high, queries) if isinstance(queries, int) else high
-    return min(range(low, most + 1), key=lambda rows: (cycles(rows), -rows))
+    return choose(machine, "queries", sorted(range(low, most + 1), key=lambda rows: (cycles(rows), -rows)))
 
 
 @dataclass(frozen=True)
@@ -158,21 +159,21 @@ class _Kernel:
 
     @classmethod
     def of(cls, work: Work, parts: Attention, out: Any) -> _Kernel:
-        arithmetic = float_arithmetic(work.target, "float32")
+        arithmetic = float_arithmetic(work.machine, "float32")
         scores, result = matrices(work, parts.scores), matrices(work, parts.result)
         extent = work.context.extent
         queries, keys, depth = (static(extent(d)) for d in (scores.m, scores.n, scores.k))
         columns = static(extent(result.n))
         widths = _vectors(keys, arithmetic.lanes), _vectors(columns, arithmetic.lanes)
-        rows = block_of_queries(work.target, queries, widths)
+        rows = block_of_queries(work.machine, queries, widths)
         batch = tuple(static(extent(dim)) for dim in result.batch)
         return cls(work, parts, out, arithmetic, scores, result, batch, queries, keys, depth, columns, rows)
 
     def emit(self) -> None:
         """Emits everything."""
-        lanes, target = self.arithmetic.lanes, self.work.target
-        first = choose_tile(target, self.rows, _vectors(self.keys, lanes))
-        second = choose_tile(target, self.rows, _vectors(self.columns, lanes))
+        lanes, machine = self.arithmetic.lanes, self.work.machine
+        first = choose_tile(machine, self.rows, _vectors(self.keys, lanes))
+        second = choose_tile(machine, self.rows, _vectors(self.columns, lanes))
         widths = first.vectors * lanes, second.vectors * lanes
         panels = ceil_div(self.keys, widths[0]), ceil_div(self.columns, widths[1])
         stride = bind(i64(panels[0]) * widths[0])

@@ -20,10 +20,12 @@ from graphopt.backend.emitters.pool import average_count, pool_windows
 from graphopt.backend.emitters.reduce import FOLDS, GLOBAL_POOLS, Fold, lowest, reduced_axes
 from graphopt.backend.emitters.registry import Sink, Work
 from graphopt.backend.emitters.rows import add
+from graphopt.backend.emitters.transposed import emit_plan, transposed_spec
 from graphopt.backend.emitters.windows import Window
 from graphopt.backend.kernels.choice import plan_conv
 from graphopt.backend.kernels.emit import Buffer, i64, product, register, serial, static, store_lanes
 from graphopt.backend.kernels.temporaries import vectorized
+from graphopt.backend.kernels.transposed import plan_blocked
 from graphopt.backend.nests import emit_outer
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.region import dtype_of, shape_of
@@ -63,7 +65,7 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
         return False
     if spec is None or weights not in work.context.region.constants or x not in work.context.region.inputs:
         return False
-    plan = plan_conv(spec, work.target, plain_input=x.tensor.channel_block == 1, max_error=work.kernel_error)
+    plan = plan_conv(spec, work.machine, plain_input=x.tensor.channel_block == 1, max_error=work.kernel_error)
     if plan is None:
         return False
     work.methods.extend(plan.methods)
@@ -72,6 +74,25 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
         shape, plan.dtype, plan.pack, ("blocked conv", plan.form, spec.groups, spec.kernel, shape)
     )
     plan.emit(work.arguments.flat(x), work.arguments.pack(weights, packed), with_bias(work, node, sinks[0]))
+    return True
+
+
+@_emits("ConvTranspose")
+def _conv_transpose(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
+    x, weights = operand(node, 0), operand(node, 1)
+    constant, leaf = weights in work.context.region.constants, x in work.context.region.inputs
+    if not constant or not leaf or x.tensor.channel_block not in (1, block):
+        return False
+    plan = plan_blocked(
+        transposed_spec(work, node),
+        work.machine,
+        plain_input=x.tensor.channel_block == 1,
+        max_error=work.kernel_error,
+    )
+    if plan is None:
+        return False
+    work.methods.extend(plan.methods)
+    emit_plan(work, node, sinks[0], plan, work.arguments.flat(x))
     return True
 
 
@@ -89,7 +110,11 @@ def _pool(work: Work, node: Node, sinks: dict[int, Sink], block: int) -> bool:
         if not average:
             return total
         count = average_count(work, node, windows, at)
-        return total / (tirx.const(count, "float32") if isinstance(count, int) else count.astype("float32"))
+        # The inverse is one number for all channels: a vector's division would take longer than its sum.
+        one = tirx.const(1, "float32")
+        return total * (
+            tirx.const(1 / count, "float32") if isinstance(count, int) else one / count.astype("float32")
+        )
 
     _emit_windows(work, node, sinks[0], block, windows, fold, finish)
     return True

@@ -1,4 +1,4 @@
-"""Conv, ConvInteger and ConvTranspose: the hand-built kernels where they apply, plain folds elsewhere."""
+"""Conv and ConvInteger: the hand-built kernels where they apply, plain folds elsewhere."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from graphopt.backend.kernels.int8 import (
 )
 from graphopt.backend.readers.elementwise import widen
 from graphopt.backend.readers.movement import operand
-from graphopt.backend.readers.padding import text_attr
-from graphopt.backend.readers.registry import Indices, refuse
+from graphopt.backend.readers.registry import Indices
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.dims import Shape
@@ -44,15 +43,15 @@ def _conv(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     if work.stages is not None or spec is None or weights not in work.context.region.constants:
         fold_conv(work, node, sink, float_factors(work, node), weights)
         return
-    target = work.target
+    machine = work.machine
     packed = Packed(
-        packed_conv_shape(spec, target),
+        packed_conv_shape(spec, machine),
         "float32" if spec.dtype == "float16" else spec.dtype,
-        lambda data: pack_conv_weights(spec, target, data),
-        ("conv", spec.groups, spec.kernel, packed_conv_shape(spec, target)),
+        lambda data: pack_conv_weights(spec, machine, data),
+        ("conv", spec.groups, spec.kernel, packed_conv_shape(spec, machine)),
     )
     buffer = work.arguments.pack(weights, packed)
-    emit_conv(spec, target, work.materialized(operand(node, 0)), buffer, sink)
+    emit_conv(spec, machine, work.materialized(operand(node, 0)), buffer, sink)
 
 
 def with_bias(work: Work, node: Node, sink: Sink) -> Sink:
@@ -120,12 +119,12 @@ def emit_integer_conv(
     offset = integer_offset(work, weights, weight_zero)
     if work.stages is not None or spec is None or offset is None or not is_scalar(data_zero):
         return False
-    target, wide = work.target, needs_wide(weights, offset)
-    shape = packed_conv_int8_shape(spec, target, wide)
+    machine, wide = work.machine, needs_wide(weights, offset)
+    shape = packed_conv_int8_shape(spec, machine, wide)
     packed = Packed(
         shape,
         "int32",
-        lambda data: pack_conv_int8_weights(spec, target, shifted_weights(data, offset, 0), wide),
+        lambda data: pack_conv_int8_weights(spec, machine, shifted_weights(data, offset, 0), wide),
         (
             "conv_int8",
             spec.groups,
@@ -138,7 +137,7 @@ def emit_integer_conv(
     buffer = work.arguments.pack(weights, packed)
     zero = scalar_zero(work, data_zero)
     x = work.materialized(operand(node, 0))
-    emit_conv_int8(spec, target, x, buffer, sink, zero, wide)
+    emit_conv_int8(spec, machine, x, buffer, sink, zero, wide)
     return True
 
 
@@ -311,61 +310,3 @@ def fold_view(
         row.once(finish)
 
     emit_rows(work, view, axes, row, work.touch({0: sink}, node, kept), cost=64)
-
-
-@emitter("ConvTranspose")
-def _conv_transpose(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
-    """Each output gathers the taps that reach it: those where the stride divides the distance."""
-    x, w = operand(node, 0), operand(node, 1)
-    size, out = spatial(node)
-    rank, groups = len(size), cast(int, node.attrs.get("group", 1))
-    windows = windows_of(node, work.context.symbols, shape_of(w)[2:], size, out)
-    begins = _transposed_pads(work, node, windows)
-    group_in, group_out = cast(int, shape_of(w)[0]) // groups, cast(int, shape_of(w)[1])
-    context, extent = work.context, work.context.extent
-
-    def read(at: Sequence[Expr]) -> Expr:
-        (n, o), p = at[:2], (*at[2 : rank + 1], at[-1])
-        c, taps = at[rank + 1], at[rank + 2 : -1]
-        channel = c if groups == 1 else tirx.floordiv(o, group_out) * group_in + c
-        conditions, places = [], []
-        for window, begin, position, tap in zip(windows, begins, p, taps, strict=True):
-            distance = position + begin - tap * window.dilation
-            place = tirx.floordiv(distance, window.stride)
-            if window.stride > 1:
-                conditions.append(tirx.floormod(distance, window.stride) == 0)
-            conditions += [place >= 0, place < extent(window.size)]
-            places.append(place)
-
-        def safe() -> Expr:
-            moved = [context.clamp(q, extent(v.size)) for q, v in zip(places, windows, strict=True)]
-            weight = o if groups == 1 else tirx.floormod(o, group_out)
-            left = widen(context.read(x, (n, channel, *moved)))
-            return left * widen(context.read(w, (channel, weight, *taps)))
-
-        return context.branch_zero(tirx.all(*conditions), safe)
-
-    n, o = (extent(dim) for dim in shape_of(node.outputs[0])[:2])
-    outs = [extent(dim) for dim in out]
-    shape = [n, o, *outs[:-1], i64(group_in), *(i64(v.kernel) for v in windows), outs[-1]]
-    axes = frozenset(range(rank + 1, 2 * rank + 2))
-    sink = with_bias(work, node, sinks[0])
-    fold_view(work, node, sink, View(shape, read, dtype_of(x)), axes)
-
-
-def _transposed_pads(work: Work, node: Node, windows: list[Window]) -> list[Expr]:
-    """Padding at the front of each axis; ``output_shape`` and ``auto_pad`` are resolved from the output's size."""
-    auto = text_attr(node, "auto_pad", "NOTSET")
-    rank = len(windows)
-    given = cast("tuple[int, ...]", node.attrs.get("pads", (0,) * (2 * rank)))
-    if auto in ("NOTSET", "VALID") and "output_shape" not in node.attrs:
-        return list(given[:rank]) if auto == "NOTSET" else [0] * rank
-    extra = cast("tuple[int, ...]", node.attrs.get("output_padding", (0,) * rank))
-    begins: list[Expr] = []
-    for window, more in zip(windows, extra, strict=True):
-        if not (isinstance(window.size, int) and isinstance(window.out, int)):
-            raise refuse(node, "its padding depends on sizes that are not known")
-        whole = (window.size - 1) * window.stride + more + (window.kernel - 1) * window.dilation + 1
-        total = max(whole - window.out, 0)
-        begins.append(total // 2 if auto == "SAME_UPPER" else total - total // 2)
-    return begins

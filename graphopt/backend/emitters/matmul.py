@@ -33,6 +33,7 @@ from graphopt.backend.kernels.int8 import (
     pack_gemm_int8_weights,
     packed_gemm_int8_shape,
 )
+from graphopt.backend.kernels.knobs import choose
 from graphopt.backend.kernels.narrow import (
     emit_narrow,
     is_even,
@@ -214,18 +215,18 @@ def emit_integer_matmul(
         or not one
     ):
         return False
-    target, wide = work.target, needs_wide(weights, offset)
+    machine, wide = work.machine, needs_wide(weights, offset)
     spec, read, out_at = _tall(work, node, shape, dtype)
-    packed_shape = packed_gemm_int8_shape(spec, target, wide)
+    packed_shape = packed_gemm_int8_shape(spec, machine, wide)
 
     def pack(data: Array) -> Array:
         matrix = np.ascontiguousarray(data.reshape(data.shape[-2:]))
-        return pack_gemm_int8_weights(spec, target, shifted_weights(matrix, offset, 1), wide)
+        return pack_gemm_int8_weights(spec, machine, shifted_weights(matrix, offset, 1), wide)
 
     form = ("gemm_int8", packed_shape, wide, None if zeros[1] is None else zeros[1].name)
     buffer = work.arguments.pack(weights, Packed(packed_shape, "int32", pack, form))
     zero = scalar_zero(work, zeros[0])
-    emit_gemm_int8(spec, target, read, buffer, lambda value, at: sink(value, out_at(*at)), zero, wide)
+    emit_gemm_int8(spec, machine, read, buffer, lambda value, at: sink(value, out_at(*at)), zero, wide)
     return True
 
 
@@ -267,20 +268,20 @@ def _narrow_source(work: Work, b: Value) -> Value | None:
 
 def _narrow(work: Work, node: Node, sink: Sink, shape: Matrices, source: Value) -> None:
     """A constant matrix of 8-bit integers times floats, by integers where the target has the instruction."""
-    target = work.target
+    machine = work.machine
     spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
     if _on_tiles(work, node, sink, shape, source, lambda data: data, narrow_weights=True):
         return
     even = is_even(work.context.region.constants[source].numpy())
     work.context.consulted["even", source] = even
-    if not even or not is_narrow(spec, target):
+    if not even or not is_narrow(spec, machine):
         _packed(work, node, sink, shape, lambda data: data, source)
         return
-    packed_shape = packed_narrow_shape(spec, target)
+    packed_shape = packed_narrow_shape(spec, machine)
     form = ("narrow", packed_shape)
-    packed = Packed(packed_shape, "int32", lambda data: pack_narrow_weights(spec, target, data), form)
+    packed = Packed(packed_shape, "int32", lambda data: pack_narrow_weights(spec, machine, data), form)
     weights = work.arguments.pack(source, packed)
-    emit_narrow(spec, target, read, weights, lambda value, at: sink(value, out_at(*at)))
+    emit_narrow(spec, machine, read, weights, lambda value, at: sink(value, out_at(*at)))
 
 
 def _packed(
@@ -292,18 +293,18 @@ def _packed(
     weights_of: Value | None = None,
 ) -> None:
     """One constant matrix: all rows of all batches go through it as one tall matrix."""
-    b, target = weights_of or operand(node, 1), work.target
+    b, machine = weights_of or operand(node, 1), work.machine
     if _on_tiles(work, node, sink, shape, b, orient):
         return
     spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
 
     def pack(data: Array) -> Array:
-        return pack_gemm_weights(spec, target, np.ascontiguousarray(orient(data.reshape(data.shape[-2:]))))
+        return pack_gemm_weights(spec, machine, np.ascontiguousarray(orient(data.reshape(data.shape[-2:]))))
 
-    form = ("gemm", packed_gemm_shape(spec, target), bool(node.attrs.get("transB", 0)))
+    form = ("gemm", packed_gemm_shape(spec, machine), bool(node.attrs.get("transB", 0)))
     dtype = "float32" if spec.dtype == "float16" else spec.dtype
-    weights = work.arguments.pack(b, Packed(packed_gemm_shape(spec, target), dtype, pack, form))
-    emit_gemm(spec, target, read, weights, lambda value, at: sink(value, out_at(*at)))
+    weights = work.arguments.pack(b, Packed(packed_gemm_shape(spec, machine), dtype, pack, form))
+    emit_gemm(spec, machine, read, weights, lambda value, at: sink(value, out_at(*at)))
 
 
 def _on_tiles(
@@ -319,7 +320,10 @@ def _on_tiles(
     """One constant matrix on AMX, where that is faster and exact enough; False where not."""
     parts = choose_parts(work.kernel_error, narrow_weights=narrow_weights)
     spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
-    if parts is None or not amx.applies(spec, work.target) or not amx.is_faster(spec, parts):
+    if parts is None or not amx.applies(spec, work.machine):
+        return False
+    faster = amx.is_faster(spec, parts)
+    if not choose(work.machine, "matrix unit", (faster, not faster)):
         return False
     work.methods.append(parts.name)
     packed_shape = amx.gemm_product(spec, parts).weight_shape
@@ -329,7 +333,7 @@ def _on_tiles(
 
     form = ("amx", packed_shape, bool(node.attrs.get("transB", 0)))
     buffer = work.arguments.pack(weights, Packed(packed_shape, "int32", pack, form))
-    amx.emit_gemm(spec, work.target, parts, read, buffer, lambda value, at: sink(value, out_at(*at)))
+    amx.emit_gemm(spec, work.machine, parts, read, buffer, lambda value, at: sink(value, out_at(*at)))
     return True
 
 
@@ -370,7 +374,11 @@ def _unpacked(work: Work, node: Node, sink: Sink, shape: Matrices, *, transposed
         return lambda *at: context.closed(lambda: context.read(value, index_of(tuple(i64(i) for i in at))))
 
     emit_gemm(
-        spec, work.target, reader(a, shape.left), reader(b, shape.right), lambda v, at: sink(v, shape.out(at))
+        spec,
+        work.machine,
+        reader(a, shape.left),
+        reader(b, shape.right),
+        lambda v, at: sink(v, shape.out(at)),
     )
 
 

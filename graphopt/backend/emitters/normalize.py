@@ -45,7 +45,9 @@ def _softmax(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
         top = row.fold(tirx.max, lowest(dtype), element)
         powers = row.keep(dtype, exponential(element, top))
         total = row.fold(add, zero, powers)
-        row.each(lambda p: sinks[0](_narrowed(powers(p) / total(p), wanted), p.indices))
+        one = tirx.const(1, dtype)
+        # One division a row: one for every vector would take longer than all the rest.
+        row.each(lambda p: sinks[0](_narrowed(powers(p) * (one / total(p)), wanted), p.indices))
 
     def log_softmax(row: Row) -> None:
         top = row.fold(tirx.max, lowest(dtype), element)
@@ -160,9 +162,9 @@ def _rms_norm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
         total = row.fold(add, tirx.const(0, dtype), lambda p: _squared(context, element(p)))
 
         def store(place: Place) -> None:
-            root = tirx.sqrt(total(place) / row.count().astype(dtype) + epsilon)
+            inverse = tirx.const(1, dtype) / tirx.sqrt(total(place) / row.count().astype(dtype) + epsilon)
             scale = context.closed(lambda: _affine(work, node, 1, place.indices, dtype))
-            sinks[0](_narrowed(element(place) / root * scale, wanted), place.indices)
+            sinks[0](_narrowed(element(place) * inverse * scale, wanted), place.indices)
 
         row.each(store)
 
@@ -192,7 +194,8 @@ def _instance_norm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
         def store(place: Place) -> None:
             channel = (place.indices[1],)
             scale, bias = (widen(context.read(operand(node, i), channel)) for i in (1, 2))
-            normal = (element(place) - mean(place)) / tirx.sqrt(variance(place) + epsilon)
+            inverse = tirx.const(1, dtype) / tirx.sqrt(variance(place) + epsilon)
+            normal = (element(place) - mean(place)) * inverse
             sinks[0](_narrowed(normal * scale + bias, wanted), place.indices)
 
         row.each(store)
@@ -276,7 +279,8 @@ def _group_norm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
         def store(place: Place) -> None:
             at = indices(place.indices)
             scale, bias = (widen(context.read(operand(node, i), (at[1],))) for i in (1, 2))
-            normal = (element(place) - mean(place)) / tirx.sqrt(variance(place) + epsilon)
+            inverse = tirx.const(1, dtype) / tirx.sqrt(variance(place) + epsilon)
+            normal = (element(place) - mean(place)) * inverse
             sinks[0](_narrowed(normal * scale + bias, wanted), at)
 
         row.each(store)

@@ -66,7 +66,7 @@ def _layer(work: Work, node: Node) -> Layer:
         raise refuse(node, "the sizes of its weights are not known")
     if work.stages is not None or dtype not in ("float32", "float16", "float64"):
         raise refuse(node, "it is compiled for CPUs and float16, float32, float64 only")
-    arithmetic = float_arithmetic(work.target, dtype)
+    arithmetic = float_arithmetic(work.machine, dtype)
     hidden = cast(int, hidden)
     late = bool(node.attrs.get("linear_before_reset", 0))
     split = node.op == "GRU" and not late
@@ -74,7 +74,7 @@ def _layer(work: Work, node: Node) -> Layer:
     for gates in [(0, 1), (2,)] if split else [tuple(range(GATES[node.op]))]:
         most = max(1, _ACCUMULATORS // len(gates))
         vectors = min(most, -(-hidden // arithmetic.lanes))
-        if len(gates) * vectors * 2 > work.target.vector_registers:
+        if len(gates) * vectors * 2 > work.machine.vector_registers:
             vectors = 1
         first = sum(phase.columns for phase in phases)
         phases.append(Phase(gates, vectors, arithmetic.lanes, hidden, first))

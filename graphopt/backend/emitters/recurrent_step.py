@@ -52,7 +52,7 @@ class Step:
     def _emit_rows(self, phase: Phase, number: int, block: Expr) -> None:
         first, count = self.span
         width = len(phase.gates) * phase.vectors
-        room = self.layer.work.target.vector_registers - 1 - width
+        room = self.layer.work.machine.vector_registers - 1 - width
         most = max(1, room // width)
         while most & (most - 1):
             most -= 1

@@ -91,7 +91,7 @@ def _emit_inputs(layer: Layer, rows: Expr, bias: Any | None) -> Any:
 
     def pack(data: Array) -> Array:
         matrix = _ordered(layer, data).astype(layer.dtype)
-        return pack_gemm_weights(spec, work.target, matrix.transpose(2, 0, 1).reshape(layer.inputs, columns))
+        return pack_gemm_weights(spec, work.machine, matrix.transpose(2, 0, 1).reshape(layer.inputs, columns))
 
     def store(value: Expr, at: tuple[Expr, ...]) -> None:
         row, column = at
@@ -107,14 +107,14 @@ def _emit_inputs(layer: Layer, rows: Expr, bias: Any | None) -> Any:
         return layer.read(x, (row // size, row % size, column))
 
     if constant:
-        form = ("recurrent-inputs", packed_gemm_shape(spec, work.target), layer.phases)
+        form = ("recurrent-inputs", packed_gemm_shape(spec, work.machine), layer.phases)
         b = work.arguments.pack(
-            weights, Packed(packed_gemm_shape(spec, work.target), layer.dtype, pack, form)
+            weights, Packed(packed_gemm_shape(spec, work.machine), layer.dtype, pack, form)
         )
-        emit_gemm(spec, work.target, read, b, store)
+        emit_gemm(spec, work.machine, read, b, store)
     else:
         matrix = _gathered(layer, weights, layer.inputs)
-        emit_gemm(spec, work.target, read, lambda k, n: matrix[k * columns + n], store)
+        emit_gemm(spec, work.machine, read, lambda k, n: matrix[k * columns + n], store)
     return result
 
 

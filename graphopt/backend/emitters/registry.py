@@ -13,6 +13,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Arguments
+from graphopt.backend.kernels.machine import Machine
 from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.layout import stored_offset
 from graphopt.backend.nests import emit_relaid, emit_value
@@ -42,6 +43,8 @@ class Work:
     context: Context
     arguments: Arguments
     target: Target
+    machine: Machine
+    """The target as kernels see it, with choices of this kernel's own."""
     stages: Stages | None = None
     """Where tensor expressions are made instead of loops."""
     kernel_error: float = 0.0

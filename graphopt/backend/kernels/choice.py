@@ -17,6 +17,7 @@ from graphopt.backend.kernels.blocked.cost import direct_cycles
 from graphopt.backend.kernels.blocked.winograd_plan import winograd_cycles
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import Buffer
+from graphopt.backend.kernels.knobs import choose
 from graphopt.backend.kernels.machine import Machine
 
 Array = npt.NDArray[Any]
@@ -51,11 +52,12 @@ def plan_conv(spec: ConvSpec, machine: Machine, *, plain_input: bool, max_error:
     Returns:
         None where no kernel applies.
     """
-    choice = None if plain_input else winograd.winograd_choice(spec, machine, max_error)
     parts = choose_parts(max_error)
     if parts is not None and not plain_input and amx.applies(spec, machine):
-        other = direct_cycles if choice is None else partial(winograd_cycles, choice=choice)
-        if amx.conv_cycles(spec, parts) < other(spec, machine=machine):
+        best = winograd.winograd_options(spec, machine, max_error)[0]
+        other = direct_cycles if best is None else partial(winograd_cycles, choice=best)
+        faster = amx.conv_cycles(spec, parts) < other(spec, machine=machine)
+        if choose(machine, "matrix unit", (faster, not faster)):
             return ConvPlan(
                 ("amx", parts),
                 amx.conv_product(spec, parts).weight_shape,
@@ -64,6 +66,7 @@ def plan_conv(spec: ConvSpec, machine: Machine, *, plain_input: bool, max_error:
                 (parts.name,),
                 "int32",
             )
+    choice = None if plain_input else winograd.winograd_choice(spec, machine, max_error)
     if choice is not None:
         return ConvPlan(
             choice,

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from graphopt.backend.kernels.knobs import choose
+
 
 class Machine(Protocol):
     """The part of a target description that kernels read."""
@@ -46,6 +48,9 @@ class RegisterTile:
     rows: int
     vectors: int
 
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.vectors}"
+
 
 # An accumulator may be used again after this many cycles, and two multiply-adds start in each.
 _LATENCY = 4
@@ -71,7 +76,12 @@ def _covered(total: int, tile: int) -> list[tuple[int, int]]:
 
 
 def choose_tile(machine: Machine, rows: int | None, vectors: int | None) -> RegisterTile:
-    """The register tile with the least modelled cycles for `rows` x `vectors` (None: large).
+    """The register tile for `rows` x `vectors` (None: large)."""
+    return choose(machine, f"tile {rows or 'any'}x{vectors or 'any'}", rank_tiles(machine, rows, vectors))
+
+
+def rank_tiles(machine: Machine, rows: int | None, vectors: int | None) -> list[RegisterTile]:
+    """The register tiles for `rows` x `vectors` (None: large), those with the least modelled cycles first.
 
     Accumulators, one row of vectors and one broadcast must fit the register file together.
     """
@@ -92,11 +102,18 @@ def choose_tile(machine: Machine, rows: int | None, vectors: int | None) -> Regi
             for count_v, v in _covered(vectors, tile.vectors)
         )
 
-    best = min(cycles(tile) for tile in candidates)
-    near = [tile for tile in candidates if cycles(tile) <= best * _TOLERANCE]
+    modelled = {tile: cycles(tile) for tile in candidates}
+    near = min(modelled.values()) * _TOLERANCE
     # Tails are bodies of their own: code to compile, and a chance for LLVM to spill.
-    return min(
-        near, key=lambda tile: (rows % tile.rows > 0, vectors % tile.vectors > 0, cycles(tile), -tile.rows)
+    return sorted(
+        candidates,
+        key=lambda tile: (
+            max(modelled[tile], near),
+            rows % tile.rows > 0,
+            vectors % tile.vectors > 0,
+            modelled[tile],
+            -tile.rows,
+        ),
     )
 
 
@@ -117,10 +134,41 @@ def stays_in_l1(machine: Machine, *, rows: int, width: int, pitch: int) -> bool:
 # Accumulators of a tile on the blocked layout that hide the latency of arithmetic and the loads of
 # its inputs. More make the code longer, and LLVM spill.
 _ENOUGH_ACCUMULATORS = 16
+# Others that tuning tries: at least as many as hide the latency, at most what registers hold.
+_HIDDEN = 8
+_MOST_VECTORS = 6
+_MOST_COLUMNS = 14
+# Cycles of a step of the innermost loop beside its arithmetic and loads.
+_STEP_CYCLES = 0.5
 
 
 def choose_blocked_tile(machine: Machine, columns: int | None, blocks: int) -> RegisterTile:
-    """The tile of a convolution on the blocked layout: columns of a row x blocks of output channels.
+    """The tile of a convolution on the blocked layout: columns of a row x blocks of output channels."""
+    best = _best_blocked_tile(machine, columns, blocks)
+    others = [
+        RegisterTile(_even(columns, rows), vectors)
+        for vectors in range(1, min(blocks, _MOST_VECTORS) + 1)
+        for rows in range(1, _MOST_COLUMNS + 1)
+        if _HIDDEN <= rows * vectors <= machine.vector_registers - 4 - vectors
+    ]
+
+    def cycles(tile: RegisterTile) -> float:
+        return math.fsum(
+            count_r * count_v * (tile_cycles(r, v) + _STEP_CYCLES)
+            for count_r, r in _covered(columns or _LARGE, tile.rows)
+            for count_v, v in _covered(blocks, tile.vectors)
+        )
+
+    return choose(machine, "tile", dict.fromkeys([best, *sorted(others, key=cycles)]))
+
+
+def _even(columns: int | None, most: int) -> int:
+    """Columns of a tile, `most` at most, so that all tiles of a row have nearly equally many."""
+    return -(-columns // -(-columns // most)) if columns else most
+
+
+def _best_blocked_tile(machine: Machine, columns: int | None, blocks: int) -> RegisterTile:
+    """The tile that the model chooses.
 
     Two blocks, or three or five that divide all, and columns of nearly equal number in all tiles of a
     row; more blocks where a row has too few columns to keep the arithmetic busy.
@@ -132,15 +180,12 @@ def choose_blocked_tile(machine: Machine, columns: int | None, blocks: int) -> R
     vectors = min(vectors, blocks)
     if blocks % vectors:  # a tail is a whole kernel more to compile
         vectors = next((v for v in (vectors, 2, 3, 5) if v <= most and blocks % v == 0), 2)
-    rows = min(most // vectors, 8)
-    if columns:
-        rows = -(-columns // -(-columns // rows))
-    return RegisterTile(rows, vectors)
+    return RegisterTile(_even(columns, min(most // vectors, 8)), vectors)
 
 
 def choose_depthwise_columns(machine: Machine, columns: int | None) -> int:
     """Columns of a tile whose accumulators and inputs both stay in registers."""
     most = 8 if machine.vector_registers > 16 else 5
-    if not columns:
-        return most
-    return -(-columns // -(-columns // most))
+    return choose(
+        machine, "columns", dict.fromkeys(_even(columns, n) for n in (most, *range(most, 1, -1), 12))
+    )

@@ -33,6 +33,7 @@ from graphopt.backend.kernels.emit import (
     whole_or_tail,
     workspace,
 )
+from graphopt.backend.kernels.knobs import choose
 from graphopt.backend.kernels.machine import RegisterTile, stays_in_l1
 from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
 from graphopt.backend.kernels.tile import Tile, emit_sum
@@ -85,10 +86,15 @@ def emit_pointwise(spec: ConvSpec, arithmetic: Arithmetic, x: Buffer, w: Buffer,
         _emit_in_place(kernel)
         return
     panels = bind(ceil_div(kernel.pixels, kernel.width))
-    if spec.groups == 1 and isinstance(panels, int) and panels <= _FEW_PANELS:
+    if spec.groups == 1 and isinstance(panels, int) and _are_channels_outside(kernel, panels):
         _emit_channels_outside(kernel, panels)
     else:
         _emit_panels_outside(kernel, panels)
+
+
+def _are_channels_outside(kernel: _Kernel, panels: int) -> bool:
+    few = panels <= _FEW_PANELS
+    return choose(kernel.arithmetic.machine, "channels outside", (few, not few))
 
 
 def reads_in_place(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile) -> bool:
@@ -100,12 +106,13 @@ def reads_in_place(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile) -
     pixels = product(spec.spatial)
     if arithmetic.converts or arithmetic.header or not isinstance(pixels, int) or pixels < arithmetic.lanes:
         return False
-    return stays_in_l1(
+    stays = stays_in_l1(
         arithmetic.machine,
         rows=spec.group_in,
         width=tile.vectors * arithmetic.lanes * arithmetic.word_bytes,
         pitch=pixels * arithmetic.word_bytes,
     )
+    return choose(arithmetic.machine, "in place", (stays, not stays))
 
 
 def _emit_in_place(kernel: _Kernel) -> None:

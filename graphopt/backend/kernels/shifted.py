@@ -36,6 +36,7 @@ from graphopt.backend.kernels.emit import (
     workspace,
 )
 from graphopt.backend.kernels.geometry import Planes, plan_planes
+from graphopt.backend.kernels.knobs import around, choose
 from graphopt.backend.kernels.machine import RegisterTile
 from graphopt.backend.kernels.tile import Tile, emit_sum
 
@@ -75,7 +76,9 @@ class _Kernel:
         words = self.group_words
         if not isinstance(words, int):
             return 4
-        return max(1, min(16, self.arithmetic.machine.l1_bytes // (words * self.arithmetic.word_bytes)))
+        machine = self.arithmetic.machine
+        fit = max(1, min(16, machine.l1_bytes // (words * self.arithmetic.word_bytes)))
+        return choose(machine, "groups together", around(fit, 1, min(self.spec.groups, 32)))
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,12 @@ def _plan(spec: ConvSpec, arithmetic: Arithmetic, tile: RegisterTile) -> Planes:
     machine = arithmetic.machine
     channels = ceil_div(spec.group_in, arithmetic.group)
     phases = math.prod(axis.phases for axis in spec.axes)
+    budget = (machine.l2_bytes if channels > 1 else machine.l1_bytes) // 2
+    budget = choose(machine, "planes", around(budget, budget // 8, budget * 4))
     return plan_planes(
         spec.axes,
         words_per_position=max(channels * phases, tile.rows * 4),
-        budget=(machine.l2_bytes if channels > 1 else machine.l1_bytes) // 2 // arithmetic.word_bytes,
+        budget=budget // arithmetic.word_bytes,
         lanes=arithmetic.lanes,
         tile_lanes=tile.vectors * arithmetic.lanes,
         # Loads, not arithmetic, take the time of a tile of few rows.

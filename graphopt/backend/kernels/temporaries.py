@@ -25,6 +25,8 @@ class _Loop:
     lanes: int
     lane: Expr = None
     buffers: list[Buffer] = field(default_factory=list)
+    before: list[Any] = field(default_factory=list)
+    """Statements that compute what is the same in all lanes."""
 
 
 _OPEN: list[_Loop] = []
@@ -41,6 +43,8 @@ def vectorized(lanes: int) -> Iterator[Expr]:
             yield lane
         finally:
             _OPEN.pop()
+    for statement in loop.before:
+        T.add_to_parent(statement)
     for buffer in loop.buffers:
         T.add_to_parent(tirx.AllocBuffer(buffer))
     T.add_to_parent(inner.get())
@@ -52,13 +56,21 @@ def open_lane() -> tuple[Expr, int] | None:
 
 
 def temporary(value: Expr) -> Expr:
-    """An expression for `value` that costs nothing to use often; the value is computed here and now."""
+    """An expression for `value` that costs nothing to use often; the value is computed here and now.
+
+    What is the same in all lanes is computed before the loop, as one number: as a vector, an index would
+    make a gather of every load.
+    """
     dtype = str(value.ty)
     if not _OPEN:
         single = T.alloc_buffer((1,), dtype)
         T.buffer_store(single, value, [0])
         return single[0]
     loop = _OPEN[-1]
+    if not any(loop.lane.same_as(v) for v in tirx.analysis.undefined_vars(tirx.Evaluate(value), [])):
+        single = tirx.decl_buffer((1,), dtype, name="s")
+        loop.before += [tirx.AllocBuffer(single), tirx.BufferStore(single, value, [0])]
+        return single[0]
     # Not of scope "local", which in a parallel loop would come from the runtime's pool.
     buffer = tirx.decl_buffer((loop.lanes,), dtype, name="t")
     loop.buffers.append(buffer)

@@ -25,6 +25,26 @@ def text_attr(node: Node, name: str, default: str) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
+def pad_pieces(context: Context, node: Node) -> list[Dim] | None:
+    """Where the last axis of a Pad begins, leaves the border, enters it again, and ends.
+
+    Returns:
+        None where the axis has no border, or this is known at the call only.
+    """
+    shape, out = shape_of(operand(node, 0)), shape_of(node.outputs[0])
+    axes, amounts = context.content(node.input(3)), context.content(node.input(1))
+    if amounts is None or (node.input(3) is not None and axes is None):
+        return None
+    last = [axis % len(shape) if isinstance(axis, int) else -1 for axis in axes or range(len(shape))]
+    if len(shape) - 1 not in last:
+        return None
+    place = last.index(len(shape) - 1)
+    begin, end = amounts[place], amounts[place + len(last)]
+    if not (isinstance(begin, int) and isinstance(end, int) and min(begin, end) >= 0 < begin + end):
+        return None
+    return [0, begin, begin + shape[-1], out[-1]]
+
+
 @reader("Pad")
 def _pad(context: Context, node: Node, index: int, indices: Indices) -> Expr:
     shape = shape_of(operand(node, 0))
@@ -33,6 +53,7 @@ def _pad(context: Context, node: Node, index: int, indices: Indices) -> Expr:
     begins = dict(zip(axes, scalars(context, node, 1, 2 * len(axes)), strict=False))
     mode = text_attr(node, "mode", "constant")
     source = list(indices)
+    piece = context.pieces.get(node)
     conditions: list[Expr] = []
     bordered: set[int] = set()
     for axis in axes:
@@ -40,7 +61,9 @@ def _pad(context: Context, node: Node, index: int, indices: Indices) -> Expr:
             continue
         extent = context.extent(shape[axis])
         place = indices[axis] - begins[axis]
-        if mode == "constant":
+        if piece is not None and axis == len(shape) - 1 and (piece == 1 or mode == "constant"):
+            source[axis] = place
+        elif mode == "constant":
             if not _is_zero(begins[axis]):
                 conditions.append(place >= 0)
             conditions.append(place < extent)
@@ -48,13 +71,16 @@ def _pad(context: Context, node: Node, index: int, indices: Indices) -> Expr:
             bordered.add(axis)
         else:
             source[axis] = _BORDERS[mode](place, extent)
-    if mode != "constant" or not conditions:
-        return context.input(node, 0, source)
     dtype = dtype_of(node.outputs[0])
     fill = node.input(2)
 
     def border() -> Expr:
         return tirx.const(0, dtype) if fill is None else context.read(fill, [_ZERO] * len(shape_of(fill)))
+
+    if mode == "constant" and piece in (0, 2):
+        return border()
+    if mode != "constant" or not conditions:
+        return context.input(node, 0, source)
 
     def inside() -> Expr:
         safe = [

@@ -41,6 +41,7 @@ from graphopt.backend.kernels.emit import (
     serial,
     unflatten,
 )
+from graphopt.backend.kernels.knobs import around, choose
 from graphopt.backend.kernels.machine import Machine, choose_depthwise_columns
 
 Array = npt.NDArray[np.generic]
@@ -108,7 +109,10 @@ def emit_depthwise(spec: ConvSpec, machine: Machine, x: Buffer, w: Buffer, store
     kernel = _Kernel(spec, layout, lanes, width, segments, x, flat_view(w), store)
     blocks = block_count(spec.out_channels, lanes)
     rows = bind(product(spec.out_spatial[:-1]))
-    chunk = min(_ROWS, max(rows, 1)) if isinstance(rows, int) else _ROWS
+    chunk = _ROWS
+    if isinstance(rows, int):
+        most = max(rows, 1)
+        chunk = choose(machine, "chunk", around(min(_ROWS, most), 1, most))
     chunks = bind(ceil_div(rows, chunk))
     with loop_for(product(spec.out_spatial) * spec.batch * (spec.out_channels * spec.taps))(
         product((spec.batch, blocks, chunks))

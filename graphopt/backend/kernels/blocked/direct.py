@@ -60,6 +60,7 @@ from graphopt.backend.kernels.emit import (
     unflatten,
     workspace,
 )
+from graphopt.backend.kernels.knobs import around, choose
 from graphopt.backend.kernels.machine import Machine, RegisterTile, choose_blocked_tile
 
 Array = npt.NDArray[np.generic]
@@ -212,6 +213,7 @@ def _plan(kernel: _Kernel) -> _Plan:
     _, blocks, depth, taps, channels, _ = kernel.shape
     per_part = max(1, min(_PART_STEPS // (taps * channels), depth))
     per_part = depth if 2 * depth <= 3 * per_part else per_part
+    per_part = choose(machine, "part", around(per_part, 1, depth))
     if kernel.flat:
         units = bind(at_least(kernel.segments[0].count, 1))
         unit_bytes, sums = spec.group_in * tile.rows * _FLOAT, kernel.slot * _FLOAT
@@ -227,10 +229,13 @@ def _plan(kernel: _Kernel) -> _Plan:
     if 0 < items < _ITEMS:
         most = at_most(most, ceil_div(units, ceil_div(_ITEMS, items)))
     most = at_most(at_least(most, 1), at_least(units, 1))
+    if isinstance(most, int) and isinstance(units, int):
+        most = choose(machine, "chunk", around(most, 1, max(units, 1)))
     chunks = bind(at_least(ceil_div(units, most), 1))
     weights = spec.out_channels * spec.group_in * taps * _FLOAT
     image = units * unit_bytes
     outside = isinstance(image, int) and weights > image
+    outside = choose(machine, "weights outside", (outside, not outside))
     return _Plan(bind(ceil_div(units, chunks)), chunks, per_part, outside)
 
 
@@ -449,7 +454,10 @@ def _unrolling(kernel: _Kernel, products: int) -> int:
     """Steps in the body of the innermost loop, which has `products` multiply-adds per step."""
     channels = kernel.shape[4]
     whole = math.gcd(channels, kernel.spec.group_in)
-    return max(u for u in range(1, whole + 1) if whole % u == 0 and (u * products <= _UNROLLED or u == 1))
+    allowed = [u for u in range(1, whole + 1) if whole % u == 0 and (u * products <= 4 * _UNROLLED or u == 1)]
+    best = max(u for u in allowed if u * products <= _UNROLLED or u == 1)
+    nearest = sorted(allowed, key=lambda u: (abs(math.log(u / best)), u))
+    return choose(kernel.machine, "unroll", nearest)
 
 
 def _emit_prefetch(kernel: _Kernel, item: _Item, position: Expr) -> None:
@@ -471,7 +479,9 @@ def _emit_prefetch(kernel: _Kernel, item: _Item, position: Expr) -> None:
         address = T.address_of(kernel.w[start + line * per_line])
         T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch", address, 0, 2, 1))
 
-    with T.If(position * share < lines), T.Then():
+    # Where nothing follows, an address outside of all memory costs more than one inside.
+    follows = start < math.prod(kernel.shape)
+    with T.If(tirx.all(position * share < lines, follows)), T.Then():
         if share <= 4:
             for line in range(share):
                 fetch(line)

@@ -31,6 +31,7 @@ from graphopt.backend.kernels.blocked.winograd_plan import (
     make_plan,
     tile_counts,
     winograd_choice,
+    winograd_options,
 )
 from graphopt.backend.kernels.blocked.winograd_transforms import Program
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
@@ -56,7 +57,14 @@ from graphopt.backend.kernels.machine import Machine
 from graphopt.backend.kernels.temporaries import vectorized
 from graphopt.backend.kernels.tile import Tile
 
-__all__ = ["Winograd", "emit_winograd", "pack_winograd", "winograd_choice", "winograd_shape"]
+__all__ = [
+    "Winograd",
+    "emit_winograd",
+    "pack_winograd",
+    "winograd_choice",
+    "winograd_options",
+    "winograd_shape",
+]
 
 Array = npt.NDArray[np.generic]
 

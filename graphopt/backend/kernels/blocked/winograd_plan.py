@@ -23,6 +23,7 @@ from graphopt.backend.kernels.blocked.winograd_transforms import (
 )
 from graphopt.backend.kernels.conv_spec import ConvSpec
 from graphopt.backend.kernels.emit import Expr, ceil_div, is_static, product, static
+from graphopt.backend.kernels.knobs import choose
 from graphopt.backend.kernels.machine import Machine, tile_cycles
 
 
@@ -35,6 +36,9 @@ class Winograd:
 
     tile: tuple[int, ...]
     kernel: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.tile))
 
     @property
     def patch(self) -> tuple[int, ...]:
@@ -119,22 +123,30 @@ def supports(spec: ConvSpec, machine: Machine) -> bool:
 
 
 def winograd_choice(spec: ConvSpec, machine: Machine, max_error: float | None = None) -> Winograd | None:
-    """The tile with which `spec` is modelled fastest; None where direct convolution is, or is needed.
+    """The tile for `spec`; None where direct convolution is modelled faster, or is needed.
 
     Args:
         max_error: bound of the error relative to the largest output (`Winograd.error`); None for any.
     """
+    options = winograd_options(spec, machine, max_error)
+    return choose(machine, "winograd", options, lambda choice: "direct" if choice is None else str(choice))
+
+
+def winograd_options(
+    spec: ConvSpec, machine: Machine, max_error: float | None = None
+) -> list[Winograd | None]:
+    """The tiles within a bound, in the order of their modelled cycles; None, direct convolution, is first or second."""
     if not supports(spec, machine):
-        return None
+        return [None]
     per_axis = [
         (1,) if r == 1 else tuple(m for m in _TILES if m + r - 1 <= MOST_PRODUCTS) for r in spec.kernel
     ]
     choices = [Winograd(tile, spec.kernel) for tile in itertools.product(*per_axis)]
     allowed = [choice for choice in choices if max_error is None or choice.error <= max_error]
-    if not allowed:
-        return None
-    best = min(allowed, key=lambda choice: winograd_cycles(spec, choice, machine))
-    return best if winograd_cycles(spec, best, machine) < direct_cycles(spec, machine) else None
+    cycles = {choice: winograd_cycles(spec, choice, machine) for choice in allowed}
+    allowed.sort(key=lambda choice: cycles[choice])
+    pays = bool(allowed) and cycles[allowed[0]] < direct_cycles(spec, machine)
+    return [allowed[0], None, *allowed[1:]] if pays else [None, *allowed]
 
 
 def _tiles(spec: ConvSpec, choice: Winograd) -> int:
@@ -148,7 +160,7 @@ def winograd_cycles(spec: ConvSpec, choice: Winograd, machine: Machine) -> float
     lanes = block_lanes(machine)
     problem = _problem(spec, choice, machine)
     tiles = problem.tiles
-    products = _product_cycles(problem, make_plan(spec, choice, machine))
+    products = _product_cycles(problem, _ranked_plans(spec, choice, machine)[0])
     ins, outs = ceil_div(spec.in_channels, lanes), ceil_div(spec.out_channels, lanes)
     transform: float = tiles * (ins * data_cycles(choice) + outs * output_cycles(choice))
     return transform + products
@@ -192,6 +204,9 @@ class Plan:
     shared: bool
     """Whether threads share the work on a block of tiles, not the blocks."""
 
+    def __str__(self) -> str:
+        return f"{self.columns}x{self.vectors} by {self.groups}{' shared' if self.shared else ''}"
+
     @property
     def block(self) -> int:
         """Tiles in a block."""
@@ -214,9 +229,14 @@ class _Problem:
 
 
 def make_plan(spec: ConvSpec, choice: Winograd, machine: Machine) -> Plan:
-    """The plan with the least modelled cycles."""
+    """How the products of a chosen tile are cut."""
+    return choose(machine, f"plan {choice}", _ranked_plans(spec, choice, machine))
+
+
+def _ranked_plans(spec: ConvSpec, choice: Winograd, machine: Machine) -> tuple[Plan, ...]:
+    """The plans with the least modelled cycles, one of each kind."""
     known = is_static(spec.batch) and all(isinstance(n, int) for n in tile_counts(spec, choice))
-    return _plan(_problem(spec, choice, machine), machine.vector_registers, known)
+    return _plans(_problem(spec, choice, machine), machine.vector_registers, known)
 
 
 def _problem(spec: ConvSpec, choice: Winograd, machine: Machine) -> _Problem:
@@ -227,7 +247,7 @@ def _problem(spec: ConvSpec, choice: Winograd, machine: Machine) -> _Problem:
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(problem: _Problem, registers: int, known: bool) -> Plan:
+def _plans(problem: _Problem, registers: int, known: bool) -> tuple[Plan, ...]:
     budget = registers - (registers > 16)
     tiles = problem.tiles
     tile_bytes = 4 * problem.products * (problem.ins + problem.outs * problem.lanes)
@@ -239,7 +259,13 @@ def _plan(problem: _Problem, registers: int, known: bool) -> Plan:
             for blocks in range(least, least + _BLOCKS_TRIED):
                 groups = ceil_div(ceil_div(tiles, blocks), columns)
                 plans.append(Plan(vectors, columns, groups, not known or blocks < _FEW_BLOCKS))
-    return min(plans, key=lambda plan: (_balanced_cycles(problem, plan), -plan.block))
+    ranked = sorted(plans, key=lambda plan: (_balanced_cycles(problem, plan), -plan.block))
+    # What differs from the best in the size of a block, then in the register tile.
+    first = ranked[0]
+    same = [plan for plan in ranked if (plan.columns, plan.vectors) == (first.columns, first.vectors)]
+    tiles_once = {(plan.columns, plan.vectors): plan for plan in reversed(ranked)}
+    others = sorted(tiles_once.values(), key=ranked.index)
+    return tuple(dict.fromkeys([first, *others[1:4], *same[1:3], *others[4:]]))
 
 
 def _balanced_cycles(problem: _Problem, plan: Plan) -> float:

@@ -1,4 +1,4 @@
-"""How much arithmetic a node is, counted as if it were computed straight from its definition.
+"""How much arithmetic and memory traffic a node is, as if it were computed straight from its definition.
 
 A multiply-add is two operations, a function such as Exp one. What a kernel really does may be less
 (Winograd, taps outside the image) or more (lanes that pad a vector).
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from graphopt.ir.dims import evaluate
-from graphopt.ir.graph import Node, Value
-from graphopt.ir.types import TensorType
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.types import DType, TensorType
 from graphopt.ops.registry import Kind, info
 
 # Operations for each element of the first input, of operators that reduce.
@@ -21,6 +22,38 @@ _PER_ELEMENT = {
     "MeanVarianceNormalization": 5, "ReduceSumSquare": 2, "ReduceL2": 2, "ReduceLogSumExp": 2,
 }  # fmt: skip
 _NO_ARITHMETIC = frozenset({"Identity", "Cast", "CastLike", "Dropout"})
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Arithmetic operations, and bytes read and written: each operand once, each result once."""
+
+    flops: int
+    bytes: int
+
+
+def work(graph: Graph, sizes: Mapping[str, int]) -> Work | None:
+    """What one run of ``graph`` takes, node by node; every branch and the body of every loop counts once.
+
+    Args:
+        sizes: numbers for the symbolic dimensions.
+
+    Returns:
+        None when a size is not known, or depends on data.
+    """
+    arithmetic = traffic = 0
+    for node in graph.walk():
+        if node.parent is not None and node.parent.is_isolated:
+            continue
+        count = flops(node, sizes)
+        if count is None:
+            return None
+        arithmetic += count
+        try:
+            traffic += sum(bytes_of(v, sizes) for v in (*node.inputs, *node.outputs) if v is not None)
+        except (KeyError, ZeroDivisionError):
+            return None
+    return Work(arithmetic, traffic)
 
 
 def flops(node: Node, sizes: Mapping[str, int]) -> int | None:
@@ -75,6 +108,20 @@ def elements(value: Value, sizes: Mapping[str, int]) -> int:
         KeyError: that is not known.
     """
     return math.prod(_shape(value, sizes))
+
+
+def bytes_of(value: Value, sizes: Mapping[str, int]) -> int:
+    """The size of a value.
+
+    Raises:
+        KeyError: it is not known.
+    """
+    if not value.name:
+        return 0  # an output that is left out
+    dtype = value.tensor.dtype
+    if dtype is None or dtype is DType.STR:
+        raise KeyError(value.name)
+    return (elements(value, sizes) * dtype.bits + 7) // 8
 
 
 def _shape(value: Value, sizes: Mapping[str, int]) -> tuple[int, ...]:

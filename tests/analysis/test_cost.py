@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from graphopt.analysis.cost import flops, is_elementwise
 from graphopt.ir.graph import Node
 from graphopt.ir.parser import parse_graph
-from graphopt.ops.cost import flops, is_elementwise
 
 
 def only(inputs: str, node: str) -> Node:

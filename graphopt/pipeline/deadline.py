@@ -1,0 +1,102 @@
+"""Stops a pass that takes too long, also one that never comes back to graphopt.
+
+A thread of its own watches the clock and then raises :class:`Overdue` inside the thread that runs the
+pass (``PyThreadState_SetAsyncExc``), whichever that is: signals would reach the main thread alone. Python
+raises it at the next function call or jump. The watcher looks at the stack first and waits while the graph
+is being changed, so that the rewriter can undo an open transaction as after any other exception. Code that
+does not come back to Python (a long call of a C library, ``time.sleep``), or that catches
+BaseException in a loop, is out of reach: after a grace period ``abandon`` is called, if there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from graphopt.ir import edits, rewriter
+
+_GRACE = 2.0
+"""Seconds that an overdue pass gets before it is abandoned."""
+_AGAIN = 0.005
+"""Seconds between two tries to send the exception."""
+_CHANGING = frozenset({rewriter.__file__, edits.__file__})
+"""What a frame of lies in while a graph is half changed."""
+
+
+class Overdue(BaseException):
+    """The time is up. Not an Exception, so that a pass does not catch it by the way."""
+
+
+@contextlib.contextmanager
+def deadline(seconds: float | None, abandon: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Raises :class:`Overdue` inside the block when it takes longer than ``seconds``; None: never.
+
+    Args:
+        abandon: called, in another thread, with the place (``FILE:LINE``) where the block hangs, when it
+            still runs 2 seconds later.
+    """
+    if seconds is None:
+        yield
+        return
+    watch = _Watch(seconds, abandon)
+    try:
+        yield
+    finally:
+        watch.stop()
+
+
+class _Watch:
+    def __init__(self, seconds: float, abandon: Callable[[str], None] | None) -> None:
+        self._seconds = seconds
+        self._abandon = abandon
+        self._watched = threading.get_ident()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._sent = False
+        threading.Thread(target=self._run, name="graphopt-deadline", daemon=True).start()
+
+    def stop(self) -> None:
+        """From here on nothing is raised any more, and what was sent and has not arrived is taken back."""
+        while not self._stopped.is_set():
+            # What arrives here is late: the block is over.
+            with contextlib.suppress(Overdue), self._lock:
+                self._stopped.set()
+                if self._sent:
+                    _send(self._watched, None)
+
+    def _run(self) -> None:
+        left = self._seconds
+        grace = _GRACE
+        while not self._stopped.wait(left):
+            if grace <= 0 and self._abandon is not None:
+                self._abandon(_place(sys._current_frames().get(self._watched)))
+                return
+            with self._lock:
+                if self._stopped.is_set():
+                    return
+                self._sent |= self._try()
+            left = _AGAIN
+            grace -= left
+
+    def _try(self) -> bool:
+        """Sends the exception, unless the graph is half changed."""
+        frame = sys._current_frames().get(self._watched)
+        while frame is not None:
+            if frame.f_code.co_filename in _CHANGING:
+                return False
+            frame = frame.f_back
+        _send(self._watched, Overdue)
+        return True
+
+
+def _send(thread: int, exception: type[BaseException] | None) -> None:
+    kind = ctypes.py_object(exception) if exception is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), kind)
+
+
+def _place(frame: FrameType | None) -> str:
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,313 @@
+"""Compares a graph with what it was before a pass, value by value.
+
+A pass is checked piece by piece. Where it says that a new value equals an old one, only what computes the
+new value is run, on the old values that it reads, and the two are compared; what follows is taken to
+have read the old one, and is not run again. So a fault is seen at the first value where it arises, even
+if it never reaches an output, and errors don't pile up from pass to pass.
+
+A value that a pass kept, and whose computation it changed in place, is held to be equal too. If it is not,
+it may still be rightly so: a scale that moved over it, say. Then all that reads it must in the end be
+values of which the pass says that they equal old ones, and they must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.transaction import Transaction
+from graphopt.verify.cone import applications_behind, path_between
+from graphopt.verify.distance import Distance, compare
+from graphopt.verify.expressions import Expressions
+from graphopt.verify.provenance import Provenance, provenance
+from graphopt.verify.tolerance import Effect, Path, Tolerance
+from graphopt.verify.values import Values
+
+_NEGLIGIBLE = 0.01
+"""Share of the tolerance that passes may take in sum before the whole graph is run again."""
+
+_CLIPPED = 0.1
+"""Share of the elements of a quantized value that may lie outside of its grid."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A value and the number of what it should equal; ``claimed``: the pass said so."""
+
+    value: Value
+    actual: int
+    expected: int
+    claimed: bool
+    name: str
+    """The output's name to the outside, or that of the value before the pass, where it has none the value's."""
+    is_output: bool = False
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A value that is not what it should be."""
+
+    pair: Pair
+    distance: Distance
+    sample: int
+
+    @property
+    def value(self) -> str:
+        return self.pair.name
+
+    def __str__(self) -> str:
+        what = f'output "{self.value}"' if self.pair.is_output else f"%{self.value}"
+        found = self.distance
+        text = f"{what} changed by {found.measured:.3g} of its largest value"
+        if found.measured == float("inf"):
+            text = f"{what} changed"
+        detail = f" ({found.detail})" if found.detail else ""
+        return f"{text}{detail}; allowed: {found.tolerance.reason}"
+
+
+@dataclass
+class Outcome:
+    """What a comparison found: ``mismatches`` in program order, and every measured distance by name."""
+
+    ids: dict[Value, int]
+    outputs: list[int]
+    pairs: list[Pair] = field(default_factory=list)
+    mismatches: list[Mismatch] = field(default_factory=list)
+    distances: dict[str, float] = field(default_factory=dict)
+    fresh: set[int] = field(default_factory=set)
+    """Numbers that had no value before."""
+    spent: float = 0.0
+    """The largest share of its tolerance that a value took."""
+
+
+class Checker:
+    """Holds the values of a graph while passes change it.
+
+    Args:
+        graph: before the first pass.
+        samples: checked inputs.
+
+    Raises:
+        EvaluationError: no engine can run the graph.
+    """
+
+    def __init__(self, graph: Graph, samples: Sequence[Mapping[str, Any]]) -> None:
+        self.expressions = Expressions()
+        self.values = Values(self.expressions, samples, dict(graph.opset))
+        self._same: dict[int, int] = {}
+        self._agreed: set[tuple[int, int]] = set()
+        self._effect = Effect.EXACT
+        self._spent = 0.0
+        self.ids = self.number(graph)
+        self.outputs = [self.ids[value] for value in graph.outputs]
+        self.values.evaluate(self.outputs)
+
+    def number(self, graph: Graph) -> dict[Value, int]:
+        """The numbers of a graph's values; what was found equal to an old value has that one's."""
+        return self.expressions.number(graph, lambda value, number: self._same.get(number, number))
+
+    def compare(
+        self,
+        graph: Graph,
+        before: Mapping[Value, int],
+        outputs: Sequence[int],
+        transactions: Sequence[Transaction],
+        effect: Effect,
+    ) -> Outcome:
+        """What ``transactions`` made of a graph whose values had the numbers ``before``.
+
+        Raises:
+            EvaluationError: the graph can't be run any more.
+        """
+        claims = provenance(transactions, before)
+        if effect is Effect.LOSSY:
+            outcome = self._numbered(graph, {}, outputs, Provenance(), trusting=False)
+            self._judge(outcome, effect)
+            outcome.mismatches = self._off_grid(outcome, claims, before)
+            return outcome
+        outcome = self._numbered(graph, before, outputs, claims, trusting=True)
+        self._judge(outcome, effect)
+        if outcome.mismatches and not all(pair.claimed for pair in outcome.pairs):
+            outcome = self._numbered(graph, before, outputs, claims, trusting=False)
+            self._judge(outcome, effect)
+            claimed = {pair.value for pair in outcome.pairs if pair.claimed}
+            found, outcome.mismatches = outcome.mismatches, []
+            for mismatch in found:
+                if mismatch.pair.claimed or not _ends_in(mismatch.pair.value, claimed):
+                    outcome.mismatches.append(mismatch)
+                else:
+                    outcome.pairs = [pair for pair in outcome.pairs if pair is not mismatch.pair]
+        return outcome
+
+    def accept(self, outcome: Outcome, effect: Effect) -> None:
+        """Goes on from a graph in which nothing was found to be wrong."""
+        if effect is not Effect.LOSSY:
+            for pair in outcome.pairs:
+                self._agreed.add((pair.actual, pair.expected))
+                if outcome.ids.get(pair.value) == pair.expected and pair.actual in outcome.fresh:
+                    self._same[pair.actual] = pair.expected
+            if outcome.pairs and effect is Effect.APPROXIMATE:
+                self._effect = effect
+            self._spent += outcome.spent
+        self.ids, self.outputs = outcome.ids, outcome.outputs
+        self.values.forget_all_but([*self.ids.values(), *self.outputs])
+
+    def drift(self, graph: Graph) -> dict[str, Distance]:
+        """Runs the whole graph, whose pieces were found right one by one: the distance of each output, by name.
+
+        Nothing where the passes took less than a hundredth of what they may, in sum.
+
+        Raises:
+            EvaluationError: it can't be run.
+        """
+        if self._spent < _NEGLIGIBLE:
+            return {}
+        plain = self.expressions.number(graph)
+        actual = [plain[value] for value in graph.outputs]
+        whole = Values(self.expressions, self.values.samples, self.values.opset)
+        whole.evaluate(actual, everything=False)
+        found: dict[str, Distance] = {}
+        for name, number, expected in zip(graph.output_names, actual, self.outputs, strict=True):
+            path = path_between(self.expressions, number, (), self.values.shape)
+            for a, b in zip(whole.of(number), self.values.of(expected), strict=True):
+                distance = compare(a, b, self._effect, path)
+                if name not in found or distance.measured > found[name].measured:
+                    found[name] = distance
+        return found
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _numbered(
+        self,
+        graph: Graph,
+        before: Mapping[Value, int],
+        outputs: Sequence[int],
+        claims: Provenance,
+        *,
+        trusting: bool,
+    ) -> Outcome:
+        """Numbers the graph and pairs its values; ``trusting``: values that were kept are taken to be equal."""
+        pairs: list[Pair] = []
+        names = dict(zip(graph.outputs, graph.output_names, strict=True))
+        was = {number: value.name for value, number in reversed(list(before.items()))}
+
+        def pair(value: Value, number: int, expected: int, claimed: bool) -> Pair:
+            name = names.get(value) or was.get(expected) or value.name
+            return Pair(value, number, expected, claimed, name, value in names)
+
+        def settle(value: Value, number: int) -> int:
+            number = self._same.get(number, number)
+            claimed = claims.equal.get(value, ())
+            pairs.extend(pair(value, number, n, True) for n in claimed if n != number)
+            kept = before.get(value)
+            if kept == number or number in claimed:
+                return number
+            if claimed:
+                return claimed[0]
+            if kept is None:
+                return number
+            pairs.append(pair(value, number, kept, False))
+            return kept if trusting else number
+
+        ids = self.expressions.number(graph, settle)
+        now = [ids[value] for value in graph.outputs]
+        paired = {(found.actual, found.expected) for found in pairs}
+        for value, name, number, expected in zip(
+            graph.outputs, graph.output_names, now, outputs, strict=True
+        ):
+            if number != expected and (number, expected) not in paired:
+                pairs.append(Pair(value, number, expected, False, name, True))
+        unknown = [found for found in pairs if (found.actual, found.expected) not in self._agreed]
+        return Outcome(ids, now, list(dict.fromkeys(unknown)))
+
+    def _judge(self, outcome: Outcome, effect: Effect) -> None:
+        """Evaluates what is new and compares."""
+        known = set(self.values.found)
+        wanted = [number for pair in outcome.pairs for number in (pair.actual, pair.expected)]
+        self.values.evaluate(wanted)
+        outcome.fresh = {number for number in wanted if number not in known}
+        for pair in outcome.pairs:
+            path = self._path(pair, known)
+            actual, expected = self.values.of(pair.actual), self.values.of(pair.expected)
+            for sample, (a, b) in enumerate(zip(actual, expected, strict=True)):
+                distance = compare(a, b, effect, path)
+                worst = outcome.distances.get(pair.name, 0.0)
+                outcome.distances[pair.name] = max(distance.measured, worst)
+                if distance.tolerance.allowed:
+                    outcome.spent = max(outcome.spent, distance.measured / distance.tolerance.allowed)
+                if distance.is_fault:
+                    outcome.mismatches.append(Mismatch(pair, distance, sample))
+
+    def _path(self, pair: Pair, known: Container[int]) -> Path:
+        """The longer way of the two from what they have in common."""
+        behind = applications_behind(self.expressions, [pair.actual], known)
+        leaves = {source for made in behind for source in made.sources if source in known} - {pair.expected}
+        ways = [
+            path_between(self.expressions, n, leaves, self.values.shape) for n in (pair.actual, pair.expected)
+        ]
+        return Path(max(1, *(way.ops for way in ways)), max(way.terms for way in ways))
+
+    def _off_grid(self, outcome: Outcome, claims: Provenance, before: Mapping[Value, int]) -> list[Mismatch]:
+        """Values that are further than half a step from what they were quantized from."""
+        found = []
+        for new, old in claims.quantized:
+            grid = _grid(new)
+            expected = outcome.ids.get(old, before.get(old))
+            if grid is None or expected is None or new not in outcome.ids:
+                continue
+            step, low, high = grid
+            pair = Pair(new, outcome.ids[new], expected, True, old.name)
+            self.values.evaluate([pair.actual, pair.expected])
+            for sample, (a, b) in enumerate(
+                zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)
+            ):
+                # What lies outside of the grid goes to its end.
+                inside = np.clip(b, low, high)
+                if np.mean(np.abs(inside - b) > step) > _CLIPPED:
+                    inside = b
+                distance = compare(a, inside, Effect.LOSSY, Path())
+                largest = float(np.max(np.abs(inside), initial=0.0)) or 1.0
+                allowed = Tolerance(0.505 * step / largest, f"half a step of the grid, {step:.3g}")
+                distance = Distance(distance.measured, allowed, distance.detail)
+                outcome.distances.setdefault(pair.name, distance.measured)
+                if distance.is_fault:
+                    found.append(Mismatch(pair, distance, sample))
+        return found
+
+
+def _grid(value: Value) -> tuple[float, float, float] | None:
+    """Largest step and ends of the grid of a dequantized value; None where they are not constant."""
+    node = value.producer
+    if node is None or node.op != "DequantizeLinear" or node.domain:
+        return None
+    data, scale, zero = node.input(0), node.input(1), node.input(2)
+    dtype = data.tensor.dtype if data is not None else None
+    if scale is None or scale.const is None or dtype is None or not dtype.is_integer or dtype.bits > 16:
+        return None
+    if zero is not None and zero.const is None:
+        return None
+    offset = zero.const.numpy().astype(np.float64) if zero is not None and zero.const is not None else 0.0
+    steps = scale.const.numpy().astype(np.float64)
+    lowest = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
+    low, high = (lowest - offset) * steps, (lowest + (1 << dtype.bits) - 1 - offset) * steps
+    return float(np.max(steps)), float(np.min(low)), float(np.max(high))
+
+
+def _ends_in(value: Value, claimed: Container[Value]) -> bool:
+    """Whether all that depends on ``value`` ends in values of ``claimed``."""
+    seen: set[Value] = set()
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        for use in current.uses:
+            if not isinstance(use.user, Node) or (use.user.regions and not use.user.is_fused):
+                return False
+            pending += [output for output in use.user.outputs if output not in claimed]
+    return True

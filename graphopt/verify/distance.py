@@ -1,0 +1,99 @@
+"""The distance of two results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from graphopt.ir.tensor import Array
+from graphopt.ir.types import DType
+from graphopt.verify.tolerance import Effect, Path, Tolerance, tolerance
+
+_UNLIKE = Tolerance(0.0, "of the same type and shape")
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far a result is from what was expected, and how far it may be.
+
+    ``measured`` is the largest absolute difference over the largest absolute expected value; infinity where
+    the two can't be compared. ``detail`` says where they differ most.
+    """
+
+    measured: float
+    tolerance: Tolerance
+    detail: str = ""
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether it is more than allowed (NaN is)."""
+        return not self.measured <= self.tolerance.allowed
+
+
+def compare(actual: Any, expected: Any, effect: Effect, path: Path) -> Distance:
+    """Compares two results: arrays, lists (sequences, element by element) or None (empty optionals).
+
+    NaN and infinities must be at the same places.
+    """
+    if isinstance(expected, list | tuple):
+        if not isinstance(actual, list | tuple) or len(actual) != len(expected):
+            return Distance(float("inf"), _UNLIKE, f"{_kind(actual)} for {_kind(expected)}")
+        found = [compare(a, b, effect, path) for a, b in zip(actual, expected, strict=True)]
+        return max(found, key=lambda d: d.measured - d.tolerance.allowed, default=Distance(0.0, _UNLIKE))
+    if expected is None or actual is None:
+        same = expected is actual
+        return Distance(0.0 if same else float("inf"), _UNLIKE, "" if same else "one is absent")
+    a, b = np.asarray(actual), np.asarray(expected)
+    if a.shape != b.shape or a.dtype.kind != b.dtype.kind or a.dtype.itemsize != b.dtype.itemsize:
+        return Distance(float("inf"), _UNLIKE, f"{_kind(a)} for {_kind(b)}")
+    dtype = DType.of(b.dtype)
+    allowed = tolerance(dtype, effect, path, b)
+    if dtype in (DType.STR, DType.BOOL):
+        differs = a != b
+        return Distance(float("inf") if differs.any() else 0.0, allowed, _at(a, b, differs))
+    return _numeric(a, b, allowed)
+
+
+def _numeric(actual: Array, expected: Array, allowed: Tolerance) -> Distance:
+    if actual is expected or np.array_equal(actual, expected):
+        return Distance(0.0, allowed)
+    if expected.dtype in (np.float32, np.float64):
+        with np.errstate(all="ignore"):
+            difference = np.abs(actual - expected)
+            error = float(np.max(difference, initial=0.0))
+        if np.isfinite(error):  # so all are finite; the difference of neighbours is exact
+            scale = float(max(np.max(expected, initial=0.0), -np.min(expected, initial=0.0)))
+            fault = Distance(error / scale if scale else error, allowed)
+            return replace(fault, detail=_at(actual, expected, difference)) if fault.is_fault else fault
+    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    a, b = actual.astype(wide), expected.astype(wide)
+    finite = np.isfinite(b)
+    strange = (finite != np.isfinite(a)) | (~finite & ~((a == b) | (np.isnan(a) & np.isnan(b))))
+    if strange.any():
+        return Distance(float("inf"), allowed, _at(actual, expected, strange))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(finite, np.abs(a - b), 0.0)
+    error = float(np.max(difference, initial=0.0))
+    scale = float(np.max(np.abs(b[finite]), initial=0.0))
+    return Distance(error / scale if scale else error, allowed, _at(actual, expected, difference))
+
+
+def _at(actual: Array, expected: Array, weight: Array) -> str:
+    """Where ``weight`` is largest, and the two values there."""
+    if not weight.size or not np.any(weight):
+        return ""
+    place = np.unravel_index(int(np.argmax(weight)), weight.shape)
+    index = f"[{', '.join(map(str, map(int, place)))}]" if place else ""
+    return f"{_text(actual[place])} for {_text(expected[place])}{f' at {index}' if index else ''}"
+
+
+def _text(item: Any) -> str:
+    return f"{item:.7g}" if isinstance(item, np.floating) else str(item)
+
+
+def _kind(result: Any) -> str:
+    if isinstance(result, np.ndarray):
+        return f"{result.dtype}{list(result.shape)}"
+    return f"a list of {len(result)}" if isinstance(result, list | tuple) else type(result).__name__
