@@ -375,8 +375,12 @@ def report(finding: Finding, path: str = "failing.gir") -> str:
     return f"{finding}\n\n{print_graph(finding.graph)}\n{reproduction(finding, path)}"
 
 
-def cases(names: Sequence[str] = ()) -> list[Case]:
-    """All registered passes and pipelines, each where it has something to do; or those of ``names``."""
+def cases(names: Sequence[str] = (), *, package: str = "") -> list[Case]:
+    """All registered passes and pipelines, each where it has something to do; or those of ``names``.
+
+    Args:
+        package: only those that a module of this package registered.
+    """
     from graphopt.pipeline import passes, pipelines
 
     int8 = pipelines()["int8"].text.replace("quantize-static", "quantize-static{samples=2}")
@@ -394,7 +398,11 @@ def cases(names: Sequence[str] = ()) -> list[Case]:
         "quantize-static": ["{samples=1 per_channel=false symmetric=true}"],
     }
     found = []
-    for name in names or (*passes(), *pipelines()):
+    every = {
+        **{n: p.__module__ for n, p in passes().items()},
+        **{n: p.module for n, p in pipelines().items()},
+    }
+    for name in names or [name for name, module in every.items() if module.startswith(package)]:
         found.append(special.get(name, Case(name)))
         if not names:
             found += [Case(name + options) for options in more.get(name, ())]
