@@ -14,7 +14,7 @@ import numpy as np
 
 from graphopt.errors import EvaluationError, GraphoptError, PassError
 from graphopt.ir.builder import copy_graph
-from graphopt.ir.graph import Graph, Node
+from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.printer import print_graph
 from graphopt.ir.transaction import EventKind, Transaction
 from graphopt.ir.types import DType
@@ -246,6 +246,14 @@ class Examination:
             if not outputs:
                 self.tally.refused[error.message[:70]] += 1
                 return None
+        if not all(
+            _fits(v, array)
+            for found in outputs
+            for v, array in zip(graph.outputs, found.values(), strict=True)
+        ):
+            # ONNX Runtime does so with reductions of tensors without elements.
+            self.tally.refused["the engine contradicts the types"] += 1
+            return None
         return _Baseline(graph, session.engine, outputs)
 
     def _compare(
@@ -323,6 +331,15 @@ def _beyond(old: Any, new: Any, runs: list[Any], slack: float) -> str:
     limit = slack * allowed(a, [np.asarray(run) for run in runs], DType.of(a.dtype))
     wrong = beyond(old, new, limit)
     return f"{wrong}, where roundings explain {float(limit.max()):.3g}" if wrong else ""
+
+
+def _fits(value: Value, array: Any) -> bool:
+    """Whether an output has the known sizes of its type."""
+    shape = value.tensor.shape
+    if shape is None or isinstance(array, list) or array is None:
+        return True
+    pairs = list(zip(shape, np.shape(array), strict=False))
+    return len(shape) == np.ndim(array) and all(not isinstance(d, int) or d == size for d, size in pairs)
 
 
 def _is_narrow(graph: Graph) -> bool:
