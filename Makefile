@@ -55,4 +55,4 @@ wheel-test: $(READY)  ## build the wheel and try it on every Python 3.11 to 3.13
 	$(BIN)/python tests/wheel_smoke.py
 
 clean:  ## remove what was built
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist site fuzz-failures .mypy_cache .ruff_cache .pytest_cache

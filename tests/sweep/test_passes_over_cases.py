@@ -34,7 +34,7 @@ def examine(name: str, kept: int | None, tally: Tally) -> list[str]:
     names = [value.name for value in graph.inputs if value.name not in weights]
     inputs, _ = case.data[0]
     examination = Examination(graph, samples=[dict(zip(names, inputs, strict=False))], tally=tally)
-    found = (examination.check(each) for each in cases())
+    found = (examination.check(each) for each in cases(package="graphopt_passes"))
     return [f"{name} ({kept}): {finding}" for finding in found if finding is not None]
 
 

@@ -27,18 +27,19 @@ from graphopt.testing.fuzzing.choices import Recorder, Replay, shrink
 from graphopt.testing.fuzzing.graphs import make_graph
 
 X = var("x")
-EXAMPLES = 40
+EXAMPLES = 30
 
 
 def test_no_pass_changes_what_a_graph_means() -> None:
     """As `make fuzz` does with many more graphs."""
-    campaign = fuzz(cases(), EXAMPLES, seed=1)
+    campaign = fuzz(cases(package="graphopt_passes"), EXAMPLES, seed=1)
     assert not campaign.findings, report(campaign.findings[0])
     assert campaign.tally.refused.total() < EXAMPLES / 5
-    assert campaign.tally.compared["bit by bit"] > 300 and campaign.tally.compared["up to roundings"] > 100
-    rules = {rule.name for p in passes().values() if issubclass(p, PatternPass) for rule in p().rules()}
+    assert campaign.tally.compared["bit by bit"] > 200 and campaign.tally.compared["up to roundings"] > 60
+    built_in = [p for p in passes().values() if p.__module__.startswith("graphopt_passes")]
+    rules = {rule.name for p in built_in if issubclass(p, PatternPass) for rule in p().rules()}
     fired = rules & set(campaign.tally.fired)
-    assert len(fired) > 0.6 * len(rules), sorted(rules - fired)
+    assert len(fired) > 0.5 * len(rules), sorted(rules - fired)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -189,3 +190,9 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert done.output.startswith("5 graphs") and "0 findings" in done.output
     assert not list(tmp_path.iterdir())
+
+
+def test_compiled_graphs_give_what_the_engine_gives() -> None:
+    campaign = fuzz([], 3, seed=11, compiled=True, max_steps=4)
+    assert not campaign.findings, report(campaign.findings[0])
+    assert campaign.tally.compared["up to roundings"] > 1
