@@ -3,9 +3,9 @@
 A thread of its own watches the clock and then raises :class:`Overdue` inside the thread that runs the
 pass (``PyThreadState_SetAsyncExc``), whichever that is: signals would reach the main thread alone. Python
 raises it at the next function call or jump. The watcher looks at the stack first and waits while the graph
-is being changed, so that the rewriter can undo an open transaction as after any other exception. Code that
+is being changed, so that the rewriter can undo an open transaction as after any other exception; it raises once. Code that
 does not come back to Python (a long call of a C library, ``time.sleep``), or that catches
-BaseException in a loop, is out of reach: after a grace period ``abandon`` is called, if there is one.
+BaseException, is out of reach: after a grace period ``abandon`` is called, if there is one.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def deadline(seconds: float | None, abandon: Callable[[str], None] | None = None
     try:
         yield
     finally:
-        watch.stop()
+        # The one exception that there is may arrive in the first call, anywhere.
+        try:
+            watch.stop()
+        finally:
+            watch.stop()
 
 
 class _Watch:
@@ -78,7 +82,8 @@ class _Watch:
             with self._lock:
                 if self._stopped.is_set():
                     return
-                self._sent |= self._try()
+                # Once and no more: sent again, it could reach what handles the first.
+                self._sent = self._sent or self._try()
             left = _AGAIN
             grace -= left
 

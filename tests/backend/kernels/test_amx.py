@@ -35,6 +35,8 @@ LACKING = missing_features(FEATURES)
 runs = pytest.mark.skipif(bool(LACKING), reason=f"this CPU, or Linux for this process, lacks {LACKING}")
 BOUNDED = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ALL_PARTS = [Parts(2, 2), Parts(3, 3)]
+LIMIT = {2: 2e-5, 3: 2e-6}
+"""Of the largest result, by the number of parts; with 2, a product left out is off by 4e-4 and more."""
 
 
 def compiled(function: Any) -> Any:
@@ -87,7 +89,7 @@ def check_conv(
     expected = conv_reference(spec, x.astype(np.float64), w.astype(np.float64))
     expected += bias[: spec.out_channels].reshape(-1, *(1,) * len(spec.kernel))
     error = np.abs(from_blocks(arguments[3].numpy(), spec.out_channels) - expected).max(initial=0)
-    assert error <= parts.error * np.abs(expected).max(initial=1.0), spec
+    assert error <= LIMIT[parts.data] * np.abs(expected).max(initial=1.0), spec
 
 
 @st.composite
@@ -166,7 +168,7 @@ def test_products(m: int, n: int, k: int, symbolic: bool, parts: Parts, machine:
     function = compiled(gemm_function(spec, parts, machine))["main"]
     function(tvm.runtime.tensor(a), tvm.runtime.tensor(gemm.pack_weights(spec, parts, b)), view)
     expected = a.astype(np.float64) @ b.astype(np.float64)
-    assert np.abs(view.numpy() - expected).max() <= parts.error * np.abs(expected).max()
+    assert np.abs(view.numpy() - expected).max() <= LIMIT[parts.data] * np.abs(expected).max()
     assert np.array_equal(result.numpy(), out)
 
 
@@ -197,15 +199,15 @@ def test_8_bit_integers_are_one_part() -> None:
 
 
 def test_parts_keep_to_the_bound() -> None:
-    assert choose_parts(5e-5) == Parts(2, 2)
-    assert choose_parts(1e-5) == Parts(3, 3)
+    assert choose_parts(1e-4) == Parts(2, 2)
+    assert choose_parts(5e-5) == Parts(3, 3)
     assert choose_parts(0) is None
     assert choose_parts(5e-5, narrow_weights=True) == Parts(2, 1)
 
 
 def test_the_bound_turns_them_off() -> None:
     spec = ConvSpec(1, 512, 256, (14, 14), (1, 1))
-    plan, exact = (plan_conv(spec, MACHINE, plain_input=False, max_error=e) for e in (5e-5, 0))
+    plan, exact = (plan_conv(spec, MACHINE, plain_input=False, max_error=e) for e in (1e-4, 0))
     assert plan is not None and exact is not None
     assert (plan.methods, exact.methods) == (("amx2x2",), ())
 
