@@ -91,7 +91,7 @@ def _verified(report: Report) -> str:
     if reason:
         return card("Verification", "not possible", reason)
     worst = max((max(row.distance.values()) for row in report.rows if row.distance), default=0.0)
-    return card("Largest distance", f"{worst:.1e}" if worst else "0", "every pass within its tolerance")
+    return card("Largest distance", _number(worst), "every pass within its tolerance")
 
 
 def _footnote(run: Run) -> str:
@@ -149,7 +149,7 @@ def _distance(row: PassRow, verify: str) -> str:
     if not row.distance:
         return tag("span", "unchanged" if verify == "numeric" and not row.skipped else "–", "soft")
     worst = max(row.distance, key=lambda name: row.distance[name])
-    return tag("span", f"{row.distance[worst]:.1e} ✓", "good", row.tolerance.get(worst, ""))
+    return tag("span", f"{_number(row.distance[worst])} ✓", "good", row.tolerance.get(worst, ""))
 
 
 def _details(row: PassRow) -> list[str]:
@@ -167,7 +167,7 @@ def _details(row: PassRow) -> list[str]:
     if row.distance:
         worst = sorted(row.distance, key=lambda name: -row.distance[name])
         rows = [
-            [f"%{name}", f"{row.distance[name]:.2e}", row.tolerance.get(name, "computed as before")]
+            [f"%{name}", _number(row.distance[name]), row.tolerance.get(name, "computed as before")]
             for name in worst[:_MOST_VALUES]
         ]
         parts.append(table(["value", "distance", "allowed"], rows, frozenset({0, 2})))
@@ -180,6 +180,10 @@ def _details(row: PassRow) -> list[str]:
     return parts or [
         tag("p", "Nothing to tell." if row.skipped or not row.rewrites else "It has no rules.", "soft")
     ]
+
+
+def _number(distance: float) -> str:
+    return f"{distance:.1e}" if distance else "0"
 
 
 def seconds(time: float) -> str:
