@@ -37,7 +37,6 @@ def test_compile_writes_kernels_for_each_target(folder: Path, tmp_path: Path) ->
             assert f'data-title="{tab} · {target}"' in text
         assert f"<dt>target</dt><dd>{target}" in text
     assert text.count("<td>Gemm + Relu &quot;project&quot;</td>") == 2
-    assert text.count("<dt>taken at the call</dt>") + text.count("<dt>between kernels</dt>") <= 4
     assert "<td>weights.bin</td>" in text and "compiling " in text
 
 
