@@ -19,6 +19,7 @@ SOURCES = {
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "units": set(),
     "ir": {"errors"},
     "ops": {"errors", "ir"},
     "analysis": {"errors", "ir", "ops"},
@@ -32,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "diff": {"errors", "ir", "ops", "page"},
     "runtime": {"errors", "ir", "targets"},
     "backend": {"errors", "ir", "ops", "analysis", "evaluate", "targets", "runtime"},
+    "report": {"errors", "ir", "analysis", "pipeline", "runtime", "backend", "page", "diff", "units"},
     "bench": {"errors", "ir", "runtime", "targets", "page"},
     "profile": {"errors", "ir", "analysis", "targets", "runtime", "backend"},
     "tune": {"errors", "ir", "targets", "runtime", "backend"},
@@ -45,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "cli": {
         "errors", "ir", "analysis", "onnx_io", "evaluate", "pipeline", "targets", "runtime", "backend", "bench",
-        "profile", "tune", "diff", "bisect", "api", "graphopt",
+        "profile", "tune", "diff", "bisect", "report", "units", "api", "graphopt",
     },
     "passes": {"errors", "ir", "ops", "analysis", "rewrite", "pipeline", "evaluate", "targets"},
 }  # fmt: skip

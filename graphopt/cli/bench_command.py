@@ -22,7 +22,8 @@ from graphopt.cli.options import (
     read_model,
     read_sample,
 )
-from graphopt.cli.output import counted, print_json, print_table, progress, require_writable, write_text
+from graphopt.cli.output import print_json, print_table, progress, require_writable, write_text
+from graphopt.units import counted
 
 if TYPE_CHECKING:
     from graphopt.bench import Comparison, EngineResult, Report

@@ -16,17 +16,19 @@ from graphopt.cli.options import (
     pipeline_options,
     read_model,
     read_samples,
+    report_option,
     reproducing,
     say_unused_samples,
 )
 from graphopt.cli.output import (
-    counted,
-    human_bytes,
     print_json,
     print_table,
     progress,
+    require_own_page,
     require_writable_folder,
+    write_text,
 )
+from graphopt.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from graphopt.ir.tensor import Array
     from graphopt.pipeline import Instrument
     from graphopt.pipeline.pipeline import Verify
+    from graphopt.report import Run
     from graphopt.targets import Target
     from graphopt.tune import KernelResult, Tuned
 
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
     "file in the user's cache folder, and a compile without --tune reads none.",
 )  # fmt: skip
 @pipeline_options
+@report_option
 @json_option
 def command(
     model: Path,
@@ -86,6 +90,7 @@ def command(
     instruments: tuple[type[Instrument], ...],
     plugins: tuple[Path, ...],
     reproducer: Path | None,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Compile MODEL ahead of time into the artifact OUTPUT."""
@@ -94,6 +99,7 @@ def command(
     from graphopt.backend.compile import KERNEL_ERROR, compile_graph
     from graphopt.ir.builder import copy_graph
     from graphopt.pipeline import Context, Pipeline
+    from graphopt.report import Build, Recording, Stages, html_page
     from graphopt.targets import Target
     from graphopt.tune import Tuner
 
@@ -102,6 +108,7 @@ def command(
     tuner.check(resolved)
     check_name(output)
     require_writable_folder(output)
+    require_own_page(page, output)
     samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)
@@ -110,20 +117,22 @@ def command(
     bound = KERNEL_ERROR if kernel_error is None else kernel_error
     artifact: Artifact | None = None
     tuned: list[Tuned] = []
+    runs: list[Run] = []
     checked = _samples_to_check(imported, samples) if verify == "numeric" else []
     faults = reproducer or output.with_suffix(".fault")
     for target in resolved:
         graph = imported if target is resolved[-1] else copy_graph(imported)
-        with progress("optimizing") as step, reproducing(faults):
-            parsed.run(
+        recording, stages = Recording(), Stages()
+        with stages("optimizing"), progress("optimizing") as step, reproducing(faults):
+            report = parsed.run(
                 graph, context=Context(target=target, inputs=samples), verify=verify,
                 limits=pass_limits(max_rewrites, pass_timeout),
-                instruments=[kind() for kind in instruments], progress=step,
+                instruments=[*(kind() for kind in instruments), *([recording] if page else [])], progress=step,
             )  # fmt: skip
-        with progress("tuning") as step:
+        with stages("tuning"), progress("tuning") as step:
             found = tuner.tune(graph, target, kernel_error=bound, progress=step)
         tuned += [found] if found is not None else []
-        with progress("compiling") as step:
+        with stages("compiling"), progress("compiling") as step:
             compiled = compile_graph(
                 graph,
                 target,
@@ -133,17 +142,21 @@ def command(
                 progress=step,
             )
         if checked:
-            with progress("verifying") as step, reproducing(faults):
+            with stages("verifying"), progress("verifying") as step, reproducing(faults):
                 _check(
                     graph, target, compiled, checked, kernel_error=bound, choices=tuner.choices,
                     pipeline=pipeline, progress=step,
                 )  # fmt: skip
+        if page is not None:
+            runs.append(recording.run(report, Build.of(compiled, stages.seconds)))
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
     assert artifact is not None
     artifact.save(output)
     seconds = time.perf_counter() - started
     kernels = sum(len(variant.kernels) for variant in artifact.variants)
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    if page is not None:
+        write_text(page, html_page(model.name, runs, artifact=output))
     if as_json:
         print_json(
             {
@@ -170,6 +183,8 @@ def command(
     click.echo(
         f"wrote {output}: {counted(kernels, 'kernel')} for {names}, {human_bytes(size)}, {seconds:.1f} s"
     )
+    if page is not None:
+        click.echo(f"wrote {page}")
 
 
 def _samples_to_check(graph: Graph, samples: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Any]]:

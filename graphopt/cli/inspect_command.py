@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.options import json_option, model_options, read_model
-from graphopt.cli.output import counted, human_bytes, human_count, print_json, print_table
+from graphopt.cli.output import print_json, print_table
 from graphopt.errors import ModelError
+from graphopt.units import counted, human_bytes, human_count
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph

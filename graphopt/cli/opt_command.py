@@ -15,10 +15,19 @@ from graphopt.cli.options import (
     pipeline_options,
     read_model,
     read_samples,
+    report_option,
     reproducing,
     say_unused_samples,
 )
-from graphopt.cli.output import human_bytes, print_json, print_table, progress, require_writable
+from graphopt.cli.output import (
+    print_json,
+    print_table,
+    progress,
+    require_own_page,
+    require_writable,
+    write_text,
+)
+from graphopt.units import human_bytes
 
 if TYPE_CHECKING:
     from graphopt.pipeline import Instrument, Report
@@ -47,6 +56,7 @@ if TYPE_CHECKING:
 @click.option(
     "--fuel", type=click.IntRange(min=0), help="Stop after so many rewrites in all, to find a faulty one."
 )
+@report_option
 @json_option
 def command(
     model: Path,
@@ -65,17 +75,21 @@ def command(
     keep_regions: bool,
     dump: Path | None,
     fuel: int | None,
+    page: Path | None,
     as_json: bool,
 ) -> None:
     """Optimize MODEL by a pipeline of passes and write it to OUTPUT."""
     from graphopt import api, onnx_io
     from graphopt.pipeline import Context, Pipeline
+    from graphopt.report import Recording, html_page
     from graphopt.targets import Target
 
     api.check_suffix(output)
     if keep_regions and output.suffix == ".gir":
         raise click.UsageError("--keep-regions is for .onnx; .gir text always has the regions")
     require_writable(output)
+    require_own_page(page, output)
+    recording = Recording() if page is not None else None
     parsed = Pipeline.parse(pipeline)
     context = Context(target=Target.parse(target) if target else None, inputs=read_samples(data))
     say_unused_samples(parsed, data, verify)
@@ -83,15 +97,20 @@ def command(
     with progress("optimizing") as step, reproducing(reproducer or output.with_suffix(".fault")):
         report = parsed.run(
             graph, context=context, verify=verify, fuel=fuel, limits=pass_limits(max_rewrites, pass_timeout),
-            dump_dir=dump, instruments=[kind() for kind in instruments], progress=step,
+            dump_dir=dump, progress=step,
+            instruments=[*(kind() for kind in instruments), *([recording] if recording else [])],
         )  # fmt: skip
     if output.suffix == ".gir":
         api.save(graph, output)
     else:
         onnx_io.save(graph, output, inline=not keep_regions)
+    if page is not None and recording is not None:
+        write_text(page, html_page(model.name, [recording.run(report)]))
     print_report(report, as_json)
     if not as_json:
         click.echo(f"wrote {output}")
+        if page is not None:
+            click.echo(f"wrote {page}")
 
 
 def print_report(report: Report, as_json: bool) -> None:

@@ -108,6 +108,14 @@ def reproducer_option(default: str) -> Callable[[F], F]:
     )  # fmt: skip
 
 
+def report_option(function: F) -> F:
+    """``--report``: a page that says what was done."""
+    return click.option(
+        "--report", "page", type=click.Path(path_type=Path), metavar="PAGE.html",
+        help="Write a page that says what each pass did and draws the graph before and after; it needs nothing else.",
+    )(function)  # fmt: skip
+
+
 def pipeline_options(function: F) -> F:
     """``--pipeline --verify --inputs --plugin`` and so on: what is done to the graph and how it is checked."""
     function = plugin_option(function)

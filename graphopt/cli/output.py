@@ -51,6 +51,21 @@ def require_writable(path: Path) -> None:
         raise GraphoptError(f"{path} can't be written: {error.strerror}", hint="name a file") from error
 
 
+def require_own_page(page: Path | None, output: Path) -> None:
+    """As :func:`require_writable`, for a page that is written beside ``output``.
+
+    Raises:
+        GraphoptError: it can't be written, or is the output too, or inside it.
+    """
+    if page is None:
+        return
+    require_writable(page)
+    if output.absolute() in (page.absolute(), *page.absolute().parents):
+        raise GraphoptError(
+            f"{page} can't be written: {output} goes there", hint="name another file for the page"
+        )
+
+
 def require_writable_folder(path: Path, folder: Path | None = None) -> None:
     """Refuses an output whose ``folder``, by default its parent, is no folder that can be written to.
 
@@ -96,11 +111,6 @@ def _finite(item: Any) -> Any:
     return item
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 kernel``, ``2 kernels``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on stdout; columns after the first are right-aligned when they hold numbers."""
     from rich.console import Console
@@ -116,24 +126,6 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console(soft_wrap=False).print(table)
-
-
-def human_bytes(count: int) -> str:
-    """``1536`` as ``1.5 KiB``."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
-def human_count(count: int) -> str:
-    """``1_230_000`` as ``1.2 million``."""
-    for size, unit in ((10**9, "billion"), (10**6, "million")):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return str(count)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from graphopt.cli.options import json_option, parse_dims, read_sample
-from graphopt.cli.output import counted, human_bytes, print_json, print_table
+from graphopt.cli.output import print_json, print_table
+from graphopt.units import counted, human_bytes
 
 if TYPE_CHECKING:
     from graphopt.profile import KernelCost, Profile

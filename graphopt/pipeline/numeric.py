@@ -185,6 +185,7 @@ def _measured(run: PassRun, outcome: Outcome) -> None:
     """Notes the distances of what the pass claims and of the outputs."""
     row = run.row
     row.distance = dict.fromkeys(run.graph.output_names, 0.0) | outcome.distances
+    row.tolerance = {name: allowed.reason for name, allowed in outcome.tolerances.items()}
 
 
 def _with_defaults(graph: Graph, sample: dict[str, Any]) -> dict[str, Any]:

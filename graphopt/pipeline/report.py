@@ -11,8 +11,8 @@ from graphopt.rewrite import RuleStats
 @dataclass(slots=True)
 class PassRow:
     """One pass: seconds, transactions committed, sizes before and after (nodes of all regions, bytes of
-    constants), rule counts, what the pass noted, and the distance to the graph before it where
-    numeric verification measured it (largest |error| over largest |value|, by output)."""
+    constants), rule counts, what the pass noted, and where numeric verification measured it the distance to the
+    graph before it (largest |error| over largest |value|, by value) and the tolerance, in words."""
 
     index: int
     spec: str
@@ -29,6 +29,7 @@ class PassRow:
     rules: RuleStats = field(default_factory=RuleStats)
     notes: dict[str, Any] = field(default_factory=dict)
     distance: dict[str, float] = field(default_factory=dict)
+    tolerance: dict[str, str] = field(default_factory=dict)
     unverified: str = ""
     """Why numeric verification could not look at this pass; empty if it did or was not asked to."""
 
@@ -43,6 +44,8 @@ class Report:
     """One row per pass of a pipeline, in order."""
 
     pipeline: str
+    verify: str = "structure"
+    """How passes were verified."""
     rows: list[PassRow] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -55,6 +58,7 @@ class Report:
         """For JSON."""
         return {
             "pipeline": self.pipeline,
+            "verify": self.verify,
             "seconds": self.seconds,
             "passes": [r.as_dict() for r in self.rows],
         }

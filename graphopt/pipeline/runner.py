@@ -53,6 +53,7 @@ class Runner:
 
             semantics = SEMANTICS
         self.pipeline = pipeline
+        self.verify = verify
         self.graph = graph
         self.context = context
         self.semantics = semantics
@@ -70,7 +71,7 @@ class Runner:
 
     def run(self, fuel: int | None, progress: Progress | None) -> Report:
         """Runs all passes."""
-        report = Report(str(self.pipeline))
+        report = Report(str(self.pipeline), self.verify)
         start = time.perf_counter()
         self._check_samples()
         for instrument in self.instruments:

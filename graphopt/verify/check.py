@@ -78,10 +78,17 @@ class Outcome:
     pairs: list[Pair] = field(default_factory=list)
     mismatches: list[Mismatch] = field(default_factory=list)
     distances: dict[str, float] = field(default_factory=dict)
+    tolerances: dict[str, Tolerance] = field(default_factory=dict)
+    """What each of these was held against."""
     fresh: set[int] = field(default_factory=set)
     """Numbers that had no value before."""
     spent: float = 0.0
     """The largest share of its tolerance that a value took."""
+
+    def note(self, name: str, distance: Distance) -> None:
+        """Keeps the largest distance of a name, and what it was held against."""
+        if name not in self.distances or distance.measured > self.distances[name]:
+            self.distances[name], self.tolerances[name] = distance.measured, distance.tolerance
 
 
 class Checker:
@@ -235,8 +242,7 @@ class Checker:
             actual, expected = self.values.of(pair.actual), self.values.of(pair.expected)
             for sample, (a, b) in enumerate(zip(actual, expected, strict=True)):
                 distance = compare(a, b, effect, path)
-                worst = outcome.distances.get(pair.name, 0.0)
-                outcome.distances[pair.name] = max(distance.measured, worst)
+                outcome.note(pair.name, distance)
                 if distance.tolerance.allowed:
                     outcome.spent = max(outcome.spent, distance.measured / distance.tolerance.allowed)
                 if distance.is_fault:
@@ -273,7 +279,7 @@ class Checker:
                 largest = float(np.max(np.abs(inside), initial=0.0)) or 1.0
                 allowed = Tolerance(0.505 * step / largest, f"half a step of the grid, {step:.3g}")
                 distance = Distance(distance.measured, allowed, distance.detail)
-                outcome.distances.setdefault(pair.name, distance.measured)
+                outcome.note(pair.name, distance)
                 if distance.is_fault:
                     found.append(Mismatch(pair, distance, sample))
         return found
