@@ -14,6 +14,7 @@ import click
 
 from golden_models import MODELS, FetchError, example_inputs, path
 from graphopt.cli.bench_command import Settings, measure, prepare, settings_options
+from graphopt.cli.options import kernel_error_option
 from graphopt.errors import GraphoptError
 
 # Each with the sizes of its free dimensions.
@@ -35,10 +36,12 @@ MEASURED: dict[str, dict[str, int]] = {
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.argument("names", nargs=-1, metavar="[MODEL...]")
 @click.option("-p", "--pipeline", default="O2", help="Passes.")
+@kernel_error_option
 @settings_options
 def main(
     names: tuple[str, ...],
     pipeline: str,
+    kernel_error: float | None,
     engines: tuple[str, ...],
     threads: tuple[int, ...],
     rounds: int,
@@ -57,7 +60,11 @@ def main(
                 folder.mkdir()
                 inputs = example_inputs(name, **MEASURED.get(name, {}))
                 shapes = {key: tuple(array.shape) for key, array in inputs.items()}
-                cases.append(prepare(path(name), {}, shapes, inputs, folder, pipeline, name=name))
+                cases.append(
+                    prepare(
+                        path(name), {}, shapes, inputs, folder, pipeline, name=name, kernel_error=kernel_error
+                    )
+                )
             measure(cases, Settings(engines, threads, rounds, seconds, as_json, html))
     except (FetchError, GraphoptError) as error:
         click.echo(f"error: {error}", err=True)

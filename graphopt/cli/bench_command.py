@@ -16,6 +16,7 @@ import click
 from graphopt.cli.options import (
     F,
     json_option,
+    kernel_error_option,
     parse_dims,
     parse_shapes,
     plugin_option,
@@ -147,6 +148,7 @@ def settings_options(function: F) -> F:
     metavar="FILE.npz",
     help="Inputs; generated where missing.",
 )
+@kernel_error_option
 @settings_options
 @plugin_option
 def command(
@@ -156,6 +158,7 @@ def command(
     artifact: Path | None,
     pipeline: str | None,
     data: Path | None,
+    kernel_error: float | None,
     engines: tuple[str, ...],
     threads: tuple[int, ...],
     rounds: int,
@@ -173,8 +176,9 @@ def command(
     Shapes fixed by --dim or --input are fixed for every engine. An artifact by itself is timed alone.
     """
     if artifact is not None:
-        if pipeline is not None:
-            raise click.UsageError("--pipeline is for compiling here; --artifact is compiled already")
+        if pipeline is not None or kernel_error is not None:
+            what = "--pipeline" if pipeline is not None else "--kernel-error"
+            raise click.UsageError(f"{what} is for compiling here; --artifact is compiled already")
         if len(models) > 1:
             raise click.UsageError("--artifact goes with one MODEL")
     if html is not None:
@@ -189,7 +193,18 @@ def command(
             if (model / "manifest.json").is_file() and artifact is None:
                 cases.append(_artifact_case(model, dims, arrays))
             else:
-                cases.append(prepare(model, dims, input_shapes, arrays, folder, pipeline, artifact))
+                cases.append(
+                    prepare(
+                        model,
+                        dims,
+                        input_shapes,
+                        arrays,
+                        folder,
+                        pipeline,
+                        artifact,
+                        kernel_error=kernel_error,
+                    )
+                )
         measure(cases, settings)
 
 
@@ -203,6 +218,7 @@ def prepare(
     artifact: Path | None = None,
     *,
     name: str | None = None,
+    kernel_error: float | None = None,
 ) -> Case:
     """A case of a model, which is compiled into ``folder`` unless its artifact is given.
 
@@ -228,7 +244,7 @@ def prepare(
         artifact = folder / "model.gopt"
         with progress(f"compiling {name or model.name}"):
             graph = api.optimize(graph, pipeline or "O2", target="native")
-            api.compile(graph, "native", source=model).save(artifact)
+            api.compile(graph, "native", source=model, kernel_error=kernel_error).save(artifact)
         seconds = time.perf_counter() - started
     fixed = bool(dims or input_shapes) or all(
         isinstance(dim, int) for value in graph.inputs for dim in value.tensor.shape or ()

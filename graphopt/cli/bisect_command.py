@@ -13,6 +13,7 @@ import click
 from graphopt.cli.options import (
     inputs_option,
     json_option,
+    kernel_error_option,
     model_options,
     plugin_option,
     read_model,
@@ -41,10 +42,7 @@ FOUND = 1
     "calls with a dict of arrays by input name, and returns True or False. The command gets the model's file "
     "({} in it, else its last argument) and says so by exit code 0 or another. Runs code.",
 )  # fmt: skip
-@click.option(
-    "--kernel-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
-    help="As in compile.",
-)  # fmt: skip
+@kernel_error_option
 @inputs_option
 @reproducer_option("MODEL's name, .fault")
 @plugin_option

@@ -11,6 +11,7 @@ import click
 
 from graphopt.cli.options import (
     json_option,
+    kernel_error_option,
     model_options,
     pass_limits,
     pipeline_options,
@@ -56,11 +57,7 @@ if TYPE_CHECKING:
     help="native, x86-64-v3, x86-64-v4, an LLVM CPU name, aarch64[:cpu], or cuda:sm_80 and the like. Give it more "
     "than once for code for several, of which a machine runs the best that it can.",
 )  # fmt: skip
-@click.option(
-    "--kernel-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
-    help="What fast kernels (Winograd, floats in parts on AMX) may add to the error of a convolution or product, "
-    "relative to its largest output; 0: none of them, 1e-4: floats in two parts on AMX too.",
-)  # fmt: skip
+@kernel_error_option
 @click.option(
     "--tune", type=click.FloatRange(min=0, min_open=True), default=None, metavar="SECONDS",
     help="Search faster kernels for so long, for each target, by timing them on this machine.",

@@ -159,6 +159,13 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
+kernel_error_option = click.option(
+    "--kernel-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
+    help="What fast kernels (Winograd, floats in parts on AMX) may add to the error of a convolution or product, "
+    "relative to its largest output; 0: none of them, 1e-4: floats in two parts on AMX too.",
+)  # fmt: skip
+
+
 def read_model(model: Path, dims: Mapping[str, int], shapes: Mapping[str, tuple[int | str, ...]]) -> Graph:
     """The graph of a model file.
 
