@@ -56,7 +56,11 @@ def compile_graph(
         assembled.module,
         target,
         weights=assembled.weights,
-        inputs=[_input_spec(value) for value in graph.inputs],
+        inputs=[
+            # Unscheduled kernels are TVM's own, which take memory to be aligned.
+            _input_spec(value) if scheduled and target.kind == "llvm" else tensor_spec(value.name, value)
+            for value in graph.inputs
+        ],
         outputs=[
             tensor_spec(name, value) for name, value in zip(graph.output_names, graph.outputs, strict=True)
         ],

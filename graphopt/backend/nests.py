@@ -170,28 +170,45 @@ def _pieces(context: Context, value: Value) -> Iterator[tuple[Node | None, int, 
 def _elementwise_root(context: Context, value: Value) -> tuple[Node, int, Sequence[Dim]] | None:
     """The Concat of at most 16 inputs, or the Pad, that ``value`` is, or is an elementwise function of.
 
-    With the axis along which it is made of pieces, and where these begin and end.
+    With the axis along which it is made of pieces, and where these begin and end. None where the region
+    reads it at other places too (transposed, sliced): there it is another piece.
     """
     shape = shape_of(value)
     pending, seen = [value], {value}
+    found: tuple[Node, int, Sequence[Dim]] | None = None
     while pending:
         current = pending.pop()
         node = current.producer
         if current in context.memory or node is None or shape_of(current) != shape:
             continue
-        if node.op == "Concat" and len(node.inputs) <= 16:
-            return node, int(node.attrs.get("axis", 0)) % len(shape), concat_offsets(node)  # type: ignore[arg-type]
-        pieces = pad_pieces(context, node) if node.op == "Pad" else None
-        if pieces is not None:
-            return node, len(shape) - 1, pieces
-        known = info(node)
-        if known is None or known.kind is not Kind.ELEMENTWISE:
+        if found is None and (found := _split_by(context, node)) is not None:
             continue
-        for operand in node.inputs:
-            if operand is not None and operand not in seen:
-                seen.add(operand)
-                pending.append(operand)
-    return None
+        if _is_elementwise(node):
+            fresh = [v for v in node.inputs if v is not None and v not in seen]
+            seen.update(fresh)
+            pending += fresh
+    if found is None:
+        return None
+    made = set(found[0].outputs)
+    for node in context.region.nodes:
+        if made.intersection(v for v in node.inputs if v is not None):
+            if not _is_elementwise(node) or not seen.issuperset(node.outputs):
+                return None
+            made.update(node.outputs)
+    return found
+
+
+def _split_by(context: Context, node: Node) -> tuple[Node, int, Sequence[Dim]] | None:
+    rank = len(shape_of(node.outputs[0]))
+    if node.op == "Concat" and len(node.inputs) <= 16:
+        return node, int(node.attrs.get("axis", 0)) % rank, concat_offsets(node)  # type: ignore[arg-type]
+    pieces = pad_pieces(context, node) if node.op == "Pad" else None
+    return None if pieces is None else (node, rank - 1, pieces)
+
+
+def _is_elementwise(node: Node) -> bool:
+    known = info(node)
+    return known is not None and known.kind is Kind.ELEMENTWISE
 
 
 def _emit_box(

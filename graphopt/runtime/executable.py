@@ -140,8 +140,9 @@ class Executable:
 
         Args:
             args: arrays by position, or one mapping from input names to arrays. NumPy arrays and
-                whatever supports DLPack on the CPU; data that starts at a multiple of 64 bytes and
-                is contiguous is used in place, other data is copied.
+                whatever supports DLPack on the CPU; contiguous data that is
+                aligned to its element type is used in place (by older artifacts, to 64 bytes), other
+                data is copied.
             out: arrays to write outputs into, all in order or some by name; of a model with one
                 output just the array.
             named: arrays by input name; an input named ``out`` goes into the mapping.

@@ -192,3 +192,24 @@ def test_outputs_are_the_callers_own() -> None:
     nodes = [N("Identity", ["x"], ["a"]), N("Reshape", ["x", "s"], ["b"]), N("Identity", ["c"], ["d"])]
     constants = {"s": np.array([-1], I64), "c": np.float32([1, 2])}
     check(nodes, {"x": numbers(0, 3, 4)}, constants, outputs=["a", "b", "d", "x"][:3])
+
+
+REVERSED = {n: np.array([v], I64) for n, v in (("s", -1), ("e", -1000), ("ax", 1), ("st", -1))}
+PADDED = N("Pad", ["x", "p"], ["y"])
+REFLECTED = N("Pad", ["x", "p"], ["y"], mode="reflect")
+JOINED = [N("Neg", ["x"], ["q"]), N("Concat", ["x", "q"], ["y"], axis=1)]
+TRANSPOSE = N("Transpose", ["y"], ["t"], perm=[1, 0])
+REVERSE = N("Slice", ["y", "s", "e", "ax", "st"], ["t"])
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [[PADDED, TRANSPOSE], [PADDED, REVERSE], [REFLECTED, REVERSE], [*JOINED, REVERSE]],
+    ids=["padded, transposed", "padded, reversed", "reflected, reversed", "joined, reversed"],
+)
+def test_what_is_made_of_pieces_may_be_read_at_another_place(nodes: list[Any]) -> None:
+    """Which piece it is is known where the result is stored, not where the region reads it besides."""
+    x = np.arange(64, dtype=np.float32).reshape(8, 8) + 1
+    used = {name for node in nodes for name in node.input}
+    constants = {n: v for n, v in {"p": np.array([2, 3, 3, 2], I64), **REVERSED}.items() if n in used}
+    check([*nodes, N("Add", ["y", "t"], ["z"])], {"x": x}, constants)

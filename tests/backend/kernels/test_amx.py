@@ -219,3 +219,21 @@ def test_code_without_the_machine() -> None:
     count = {name: len(re.findall(name, assembly)) for name in ("tdpbf16ps", "ldtilecfg", "tilerelease")}
     assert count["tdpbf16ps"] and count["tdpbf16ps"] % 12 == 0  # LLVM may make several copies of the loop
     assert count["ldtilecfg"] == count["tilerelease"] > 0
+
+
+@runs
+def test_any_kind_of_nan_is_kept() -> None:
+    a = np.ones((3, 64), np.float32)
+    a.view(np.uint32)[1, 3], a.view(np.uint32)[2, 5] = 0xFFFFFFFF, 0x7F800001
+    spec = GemmSpec(3, 32, 64)
+    for parts in ALL_PARTS:
+        out = tvm.runtime.tensor(np.zeros((3, 32), np.float32))
+        weights = tvm.runtime.tensor(gemm.pack_weights(spec, parts, np.ones((64, 32), np.float32)))
+        compiled(gemm_function(spec, parts, MACHINE))["main"](tvm.runtime.tensor(a), weights, out)
+        assert np.array_equal(np.isnan(out.numpy()).all(axis=1), [False, True, True])
+
+
+def test_symbolic_sizes_are_typical_for_wide_kernels_too() -> None:
+    size = tirx.Var("w", "int64")
+    spec = ConvSpec(1, 64, 64, (size, size), (3, 3), dilations=(16, 16))
+    assert plan_conv(spec, MACHINE, plain_input=False, max_error=1e-4) is not None

@@ -12,8 +12,8 @@ as exact as float32 in three eighths of the time. 8-bit weights are exact in one
 Source: G. Henry, P. Tang, A. Heinecke, Leveraging the bfloat16 artificial intelligence datatype for
 higher-precision computations, ARITH 2019.
 
-Denormal numbers count as 0, and a sum over a number that is not finite is NaN, also where floats give an
-infinity.
+A part that is denormal counts as 0, so that numbers below 2^-108 have fewer bits, and denormal ones count as 0.
+A sum over a number that is not finite, or is beyond 3.39e38, is NaN, also where floats give an infinity.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def split_weights(w: Array, count: int) -> list[npt.NDArray[np.uint32]]:
     rest = w.astype(np.float32)
     found = []
     for _ in range(count):
-        bits = (rest.view(np.uint32) + np.uint32(_HALF)) & np.uint32(_HIGH)
+        own = rest.view(np.uint32)
+        bits = np.where(np.isnan(rest), own, own + np.uint32(_HALF)) & np.uint32(_HIGH)
         found.append(bits >> np.uint32(16))
         rest = rest - bits.view(np.float32)
     return found
@@ -101,7 +102,7 @@ def pair_words(first: Expr, second: Expr, count: int) -> Sequence[Expr]:
     words = []
     first, second = temporary(first), temporary(second)
     for part in range(count):
-        rounded = [temporary(T.reinterpret("uint32", x) + _u32(_HALF)) for x in (first, second)]
+        rounded = [temporary(_rounded(x, part + 1 == count)) for x in (first, second)]
         words.append((rounded[0] >> _u32(16)) | (rounded[1] & _u32(_HIGH)))
         if part + 1 < count:
             first, second = (
@@ -109,6 +110,13 @@ def pair_words(first: Expr, second: Expr, count: int) -> Sequence[Expr]:
                 for x, bits in zip((first, second), rounded, strict=True)
             )
     return words
+
+
+def _rounded(x: Expr, last: bool) -> Expr:
+    bits = T.reinterpret("uint32", x)
+    # Rounding would carry a NaN of many ones over into a zero; what is left of it is NaN again.
+    finite = (bits & _u32(0x7FFFFFFF)) <= _u32(0x7F800000)
+    return tirx.Select(finite, bits + _u32(_HALF), bits) if last else bits + _u32(_HALF)
 
 
 def _u32(value: int) -> Expr:

@@ -110,7 +110,7 @@ GAIN = 0.9
 
 def product_cycles(product: Product, positions: int, planes: int = 1, images: int = 1) -> float:
     """Modelled cycles of a product at so many positions of each image."""
-    pairs: int = ceil_div(positions, _PAIR * ROWS)
+    pairs: int = max(1, ceil_div(positions, _PAIR * ROWS))
     rows: int = max(ceil_div(positions, _PAIR * pairs), _LEAST_ROWS)
     multiplications = _PAIR * pairs * product.columns * product.depth * product.taps
     multiply = _SLOWED * multiplications * len(product.parts.products) * rows

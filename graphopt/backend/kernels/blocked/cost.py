@@ -26,7 +26,13 @@ def typical(spec: ConvSpec) -> ConvSpec:
     unknown = len(spec.spatial) - len(known)
     side = max(8, round((_TYPICAL_AREA / math.prod(known)) ** (1 / unknown))) if unknown else 0
     batch = static(spec.batch)
-    spatial = tuple(size if isinstance(size, int) else side for size in map(static, spec.spatial))
+    # As many outputs as that, so that there are some whatever the kernel reaches.
+    reach = [(k - 1) * d for k, d in zip(spec.kernel, spec.dilations, strict=True)]
+    pads = map(sum, zip(spec.pads_begin, spec.pads_end, strict=True))
+    spatial = tuple(
+        size if isinstance(size, int) else max(side, side + more - (pad if isinstance(pad, int) else 0))
+        for size, more, pad in zip(map(static, spec.spatial), reach, pads, strict=True)
+    )
     return replace(spec, batch=batch if isinstance(batch, int) else 1, spatial=spatial)
 
 
