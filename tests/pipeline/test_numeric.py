@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from pass_samples import Approximate, Lossy, Scale, Swap, close, do, graph_of
 
+from graphopt import NumericFault
 from graphopt.errors import InputError, VerifyError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Pipeline
-from graphopt.pipeline.pipeline import Verify
+from graphopt.pipeline.pipeline import Limits, Verify
 
 INPUTS = [{"x": np.array([0.5, -2.0], np.float32)}]
 
@@ -113,3 +114,43 @@ def test_a_sample_on_which_the_model_fails_is_the_users_not_unverified() -> None
     with pytest.raises(InputError, match="the model fails on sample 1: ONNX Runtime failed at Gather"):
         pipeline.run(graph, context=Context(inputs=[{"x": np.array([0, 7])}]), verify="numeric")
     pipeline.run(graph, context=Context(inputs=[{"x": np.array([0, 2])}]), verify="numeric")
+
+
+LONG = "%a: T = Tanh(%x)\n%b: T = Relu(%a)\n%c: T = Elu(%b)\n%d: T = Sigmoid(%c)\n%r: T = Neg(%d)"
+
+
+@pytest.mark.parametrize("way", ["raises", "exits", "loops"])
+def test_a_fault_is_told_though_the_pass_fails_on_parts_of_the_graph(way: str) -> None:
+    def wrong(rewriter: Rewriter, context: Context) -> None:
+        nodes = {node.op: node for node in rewriter.graph.walk()}
+        if "Tanh" not in nodes:
+            if way == "exits":
+                raise SystemExit(3)
+            while way == "loops":
+                pass
+            nodes["Tanh"]
+        with rewriter.rewrite("bad", nodes["Neg"]):
+            new = rewriter.create("Abs", nodes["Neg"].inputs)
+            rewriter.replace_node(nodes["Neg"], new.outputs)
+
+    graph = graph_of(LONG)
+    with pytest.raises(NumericFault, match='output "out" changed') as found:
+        Pipeline((do(wrong),)).run(graph, verify="numeric", limits=Limits(pass_timeout=0.3))
+    assert found.value.rewrite is not None and found.value.rewrite.rule == "bad"
+    # The whole graph is the one part on which the pass shows it, unless time is up before.
+    assert (found.value.reproducer is None) == (way == "loops")
+
+
+def test_a_fault_is_told_though_the_pass_fails_whenever_it_runs_again() -> None:
+    runs = []
+
+    def wrong(rewriter: Rewriter, context: Context) -> None:
+        runs.append(rewriter)
+        assert len(runs) == 1
+        (node,) = rewriter.graph.nodes
+        with rewriter.rewrite("bad", node):
+            rewriter.replace_node(node, rewriter.create("Abs", node.inputs).outputs)
+
+    with pytest.raises(NumericFault, match='output "out" changed by 0.5') as found:
+        run("%r: T = Neg(%x)", do(wrong))
+    assert len(runs) > 1 and found.value.rewrite is None and found.value.mismatches
