@@ -151,6 +151,6 @@ def test_a_fault_is_told_though_the_pass_fails_whenever_it_runs_again() -> None:
         with rewriter.rewrite("bad", node):
             rewriter.replace_node(node, rewriter.create("Abs", node.inputs).outputs)
 
-    with pytest.raises(NumericFault, match='output "out" changed by 0.5') as found:
+    with pytest.raises(NumericFault, match=r'output "out" changed by 0\.5') as found:
         run("%r: T = Neg(%x)", do(wrong))
     assert len(runs) > 1 and found.value.rewrite is None and found.value.mismatches
