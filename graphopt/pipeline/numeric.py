@@ -62,15 +62,15 @@ class Recorder:
 class NumericVerifier(Instrument):
     """Compares values after each pass with those before it, on the context's inputs or generated ones.
 
-    A graph that ONNX Runtime can't run (unknown operators), or that draws random numbers, is noted
-    in the report as unverified. When a pass is found to be wrong, its rewrites are undone: the graph stays
+    A graph that no engine can load (unknown operators), or that draws random numbers, is noted in the
+    report as unverified; one that only does not run on the inputs is refused. When a pass is found to be wrong, its rewrites are undone: the graph stays
     as it was before it.
 
     Args:
         limits: hold also for each time that a wrong pass is run again to find the rewrite.
 
     Raises:
-        InputError: the graph does not run on a sample that the user gave.
+        InputError: the graph does not run on a sample that the user gave, or on no generated one.
         NumericFault: a pass changed numbers; names the rewrite and the first value that differs.
     """
 
@@ -193,8 +193,8 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
     """What compares a graph's values from now on, on the first of ``inputs`` or on generated ones.
 
     Raises:
-        InputError: the graph does not run on a sample that was given.
-        EvaluationError: no engine can run it, or it draws random numbers.
+        InputError: the graph does not run on a sample that was given, or on none that was generated.
+        EvaluationError: no engine can load it, or it draws random numbers.
     """
     from graphopt.evaluate import check_inputs, example_inputs
     from graphopt.verify.check import Checker
@@ -202,18 +202,17 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
     random = next((n for n in graph.walk() if n.op in RANDOM_OPS and not n.domain), None)
     if random is not None:
         raise EvaluationError(f"{random.label} draws random numbers")
-    first: EvaluationError | None = None
+    last: EvaluationError | None = None
     # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
     for options in ({},) if inputs else GENERATED:
         try:
             samples = list(inputs)[:SAMPLES] or [example_inputs(graph, seed, **options)]
             return Checker(graph, [_with_defaults(graph, check_inputs(graph.inputs, s)) for s in samples])
         except EvaluationError as error:
-            first = first or error
-    assert first is not None
-    if inputs:
-        _blame_sample(graph, list(inputs)[:SAMPLES])
-    raise first
+            last = error
+    assert last is not None
+    _blame_inputs(graph, list(inputs)[:SAMPLES], last)
+    raise last
 
 
 def _can_not_run() -> str:
@@ -234,11 +233,11 @@ def _with_defaults(graph: Graph, sample: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, **sample}
 
 
-def _blame_sample(graph: Graph, samples: list[Mapping[str, Any]]) -> None:
-    """Finds the sample on which the model fails.
+def _blame_inputs(graph: Graph, samples: list[Mapping[str, Any]], last: EvaluationError) -> None:
+    """Says that the model fails on what it was run on, and on which sample.
 
     Raises:
-        InputError: there is one, and the engine can load the model.
+        InputError: it does, and ONNX Runtime can load the model.
     """
     from graphopt.evaluate import Session
 
@@ -255,6 +254,11 @@ def _blame_sample(graph: Graph, samples: list[Mapping[str, Any]]) -> None:
                     f"the model fails on sample {number}: {error.message}",
                     hint="give inputs on which the model runs as it is, before any pass",
                 ) from error
+    if not samples:
+        raise InputError(
+            f"numbers can't be verified, the model fails on all inputs that were generated: {last.message}",
+            hint="give inputs on which it runs: --inputs, inputs=",
+        ) from last
 
 
 def _options(run: PassRun) -> tuple[str, ...]:

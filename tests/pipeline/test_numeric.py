@@ -154,3 +154,15 @@ def test_a_fault_is_told_though_the_pass_fails_whenever_it_runs_again() -> None:
     with pytest.raises(NumericFault, match=r'output "out" changed by 0\.5') as found:
         run("%r: T = Neg(%x)", do(wrong))
     assert len(runs) > 1 and found.value.rewrite is None and found.value.mismatches
+
+
+def test_a_model_that_runs_on_no_generated_inputs_is_not_passed_off_as_verified() -> None:
+    text = "const %s: i64[2] = [5, 3]\n%r: f32[5, 3] = Reshape(%x, %s)"
+    graph = graph_of(text, type="f32[m]")
+    with pytest.raises(InputError, match=r"fails on all inputs that were generated: .* at Reshape") as found:
+        Pipeline((Swap(),)).run(graph, verify="numeric")
+    assert "576" in found.value.message  # the last try's size
+    assert found.value.hint is not None and "--inputs" in found.value.hint
+    inputs = [{"x": np.ones(15, np.float32)}]
+    (row,) = Pipeline((Swap(),)).run(graph, context=Context(inputs=inputs), verify="numeric").rows
+    assert not row.unverified
