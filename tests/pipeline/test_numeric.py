@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from pass_samples import Approximate, Lossy, Scale, Swap, close, do, graph_of
@@ -9,7 +11,8 @@ from pass_samples import Approximate, Lossy, Scale, Swap, close, do, graph_of
 from graphopt import NumericFault
 from graphopt.errors import InputError, VerifyError
 from graphopt.ir.rewriter import Rewriter
-from graphopt.pipeline import Context, Pipeline
+from graphopt.ir.transaction import Relation
+from graphopt.pipeline import Context, Effect, Pass, Pipeline
 from graphopt.pipeline.pipeline import Limits, Verify
 
 INPUTS = [{"x": np.array([0.5, -2.0], np.float32)}]
@@ -40,6 +43,56 @@ def test_a_wrong_pass_is_named_with_output_and_error(pass_: Swap) -> None:
 def test_a_lossy_pass_only_reports_its_distance() -> None:
     (row,) = run("%r: T = Neg(%x)", Lossy())
     assert close(row.distance["out"], 0.5)  # type: ignore[attr-defined]
+
+
+def test_a_lossy_pass_makes_no_nan_of_a_number() -> None:
+    with pytest.raises(VerifyError, match=r'output "out" changed \(nan for 2 at \[1\]\)'):
+        run("%r: T = Neg(%x)", Lossy(new="Sqrt"), inputs=[{"x": np.float32([4, -2])}])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wrong", "message"),
+    [
+        (np.int8, 0, None),
+        (
+            np.int8,
+            3,
+            r"%k changed by .* \(0\.123 for 0\.12 at \[1, 1\]\); allowed: half a step of the grid, 0\.001",
+        ),
+        (np.int32, 0, None),
+        (np.int32, 3, r"allowed: half a step of the grid, 0\.001"),
+    ],
+)
+def test_each_channel_of_quantized_weights_is_held_to_its_own_grid(
+    dtype: type, wrong: int, message: str
+) -> None:
+    """Channels in steps of 1 and 0.001: three of the second are no more than noise beside the first."""
+
+    def quantize(rewriter: Rewriter, context: Context) -> None:
+        (node,) = rewriter.graph.nodes
+        weight = node.inputs[1]
+        assert weight is not None
+        steps = np.float32([1.0, 0.001])
+        numbers = np.array([[-100, 7], [50, 120 + wrong]], dtype)
+        with rewriter.rewrite("quantize", node):
+            operands = [rewriter.constant(numbers), rewriter.constant(steps)]
+            restored = rewriter.create("DequantizeLinear", operands, {"axis": 1}).output
+            rewriter.replace(weight, restored, Relation.QUANTIZED)
+
+    @dataclass(frozen=True)
+    class Quantize(Pass):
+        name = "quantize"
+        effect = Effect.LOSSY
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            quantize(rewriter, context)
+
+    text = "const %k: f32[2, 2] = [-100.3, 0.007, 50.2, 0.12]\n%r: f32[2] = MatMul(%x, %k)"
+    if message is None:
+        run(text, Quantize())
+    else:
+        with pytest.raises(VerifyError, match=message):
+            run(text, Quantize())
 
 
 CONST = "const %k: f32[2] = [1.0, 3.0]\n%r: T = Mul(%x, %k)"
