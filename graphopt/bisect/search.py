@@ -108,7 +108,8 @@ def bisect(
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
-        InputError: the samples don't fit, the predicate fails, or is not content with the model as it is.
+        InputError: the samples don't fit, the predicate fails, contradicts itself, or is not content with the model
+            as it is.
         EvaluationError: ONNX Runtime can't run the model.
         CompileError: it can't be compiled.
         TargetError: this machine can't run code for ``target``.
@@ -189,7 +190,7 @@ class _Search:
     def _guilty_rewrite(
         self, graph: Graph, text: str, is_good: Callable[[Graph], bool], count: int
     ) -> PredicateFault:
-        steps = max(count, 1).bit_length()
+        steps = max(count, 1).bit_length() + 2
         tried = 0
 
         def is_bad(fuel: int) -> bool:
@@ -198,10 +199,11 @@ class _Search:
             self.progress(tried, steps, f"{fuel} of {count} rewrites")
             return not is_good(self._run(graph, fuel)[0])
 
-        fuel = first_bad(count, is_bad)
+        fuel = _first_surely_bad(count, is_bad, text)
         good = self._run(graph, fuel - 1)[0]
         _, _, last = self._run(graph, fuel)
-        assert last.transaction is not None
+        if last.transaction is None:
+            raise _contradiction(text, f"the passes make {fuel} rewrites in one run and none in the next")
         return PredicateFault(text, last.pass_name, last.pass_index, fuel, described(last.transaction, good))
 
     def _guilty_kernel(self, graph: Graph, predicate: Predicate) -> Finding:
@@ -228,6 +230,32 @@ class _Search:
             f"region {guilty.label} is the first that, compiled, makes {predicate.text} say that the model is not good",
             hint="without --predicate, bisect compares the kernel with ONNX Runtime by itself",
         ))  # fmt: skip
+
+
+def _first_surely_bad(count: int, is_bad: Callable[[int], bool], text: str) -> int:
+    """:func:`first_bad` rewrite, after the predicate is asked again about it and the one before.
+
+    Raises:
+        InputError: it says something else than before.
+    """
+    if not count:
+        raise _contradiction(
+            text, "there is no rewrite, and the same model is good once and not the next time"
+        )
+    found = first_bad(count, is_bad)
+    for fuel, expected in ((found - 1, False), (found, True)):
+        if is_bad(fuel) != expected:
+            first, then = ("not good", "good") if expected else ("good", "not good")
+            what = f"{fuel} rewrite{'' if fuel == 1 else 's'}"
+            raise _contradiction(text, f"with {what} the model is {first} once and {then} the next time")
+    return found
+
+
+def _contradiction(text: str, detail: str) -> InputError:
+    return InputError(
+        f"predicate {text} contradicts itself: {detail}",
+        hint="it must say the same each time: no random inputs without a seed, no times, no state",
+    )
 
 
 class _Last(Instrument):

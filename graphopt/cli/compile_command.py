@@ -19,6 +19,7 @@ from graphopt.cli.options import (
     read_samples,
     report_option,
     reproducing,
+    say_nothing_verified,
     say_unused_samples,
 )
 from graphopt.cli.output import (
@@ -192,7 +193,7 @@ def _samples_to_check(graph: Graph, samples: Sequence[Mapping[str, Array]]) -> l
     try:
         return list(checker_of(graph, samples).values.samples)
     except EvaluationError as error:
-        click.echo(f"not verified: {error.message}", err=True)
+        say_nothing_verified(error.message)
         return []
 
 

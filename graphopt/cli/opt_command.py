@@ -17,6 +17,7 @@ from graphopt.cli.options import (
     read_samples,
     report_option,
     reproducing,
+    say_nothing_verified,
     say_unused_samples,
 )
 from graphopt.cli.output import (
@@ -116,6 +117,8 @@ def command(
 def print_report(report: Report, as_json: bool) -> None:
     """The report of a pipeline as a table or as JSON."""
     document: dict[str, Any] = report.as_dict()
+    for reason in dict.fromkeys(row["unverified"] for row in document["passes"] if row["unverified"]):
+        say_nothing_verified(reason)
     if as_json:
         print_json(document)
         return
@@ -131,8 +134,6 @@ def print_report(report: Report, as_json: bool) -> None:
         for row in document["passes"]
     ]
     print_table("", ["pass", "nodes", "constants", "rewrites", "time", "distance"], rows)
-    for reason in dict.fromkeys(row["unverified"] for row in document["passes"] if row["unverified"]):
-        click.echo(f"not verified: {reason}")
 
 
 def _distance(row: dict[str, Any]) -> str:

@@ -222,6 +222,11 @@ def reproducing(folder: Path) -> Iterator[None]:
         raise
 
 
+def say_nothing_verified(reason: str) -> None:
+    """Warns, on stderr, that numeric verification was asked for and could not be done."""
+    click.echo(f"warning: --verify numeric compared nothing: {reason}", err=True)
+
+
 def say_unused_samples(parsed: Pipeline, data: Path | None, verify: str) -> None:
     """One line on stderr where ``--inputs`` is given for nothing."""
     calibrates = any(pass_.name == "quantize-static" for pass_ in parsed.passes)

@@ -101,8 +101,7 @@ class Rewriter:
         self.count += 1
         self._note_origin(transaction)
         self._analyses.committed(transaction)
-        for listener in self.listeners:
-            listener.committed(transaction)
+        self._tell(transaction)
 
     def roll_back(self) -> None:
         """Undoes the open transaction, if there is one."""
@@ -166,7 +165,7 @@ class Rewriter:
         transaction.events.append(Event(EventKind.INSERTED, node))
         transaction.made.add(node)
         if types is None:
-            for output, type in zip(node.outputs, self.semantics.infer(node), strict=False):
+            for output, type in zip(node.outputs, self._infer(node), strict=False):
                 output.type = type
         return node
 
@@ -408,12 +407,21 @@ class Rewriter:
             del pending[node]
             if node.erased or node.is_fused:
                 continue
-            for output, type in zip(node.outputs, self.semantics.infer(node), strict=False):
+            for output, type in zip(node.outputs, self._infer(node), strict=False):
                 if refines(type, output.type):
                     merged = merge_types(output.type, type)
                     if merged != output.type:
                         self.set_type(output, merged)
                         pending.update(dict.fromkeys(output.users))
+
+    def _infer(self, node: Node) -> list[Type]:
+        """Types of a node's outputs, by code that may be a user's: all that was changed can be undone by now."""
+        return self.semantics.infer(node)
+
+    def _tell(self, transaction: Transaction) -> None:
+        """Calls the listeners, when all is done."""
+        for listener in self.listeners:
+            listener.committed(transaction)
 
     def _note_origin(self, transaction: Transaction) -> None:
         sources: dict[str, None] = {}

@@ -18,13 +18,16 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from graphopt.ir import edits, rewriter
+from graphopt.ir.rewriter import Rewriter
 
 _GRACE = 2.0
 """Seconds that an overdue pass gets before it is abandoned."""
 _AGAIN = 0.005
 """Seconds between two tries to send the exception."""
 _CHANGING = frozenset({rewriter.__file__, edits.__file__})
-"""What a frame of lies in while a graph is half changed."""
+"""What a frame of lies in while a graph is half changed, unless one of these is further in:"""
+_BETWEEN = frozenset({Rewriter.analysis.__code__, Rewriter._infer.__code__, Rewriter._tell.__code__})
+"""Where the rewriter calls code of others, and what it changed is whole or can be undone."""
 
 
 class Overdue(BaseException):
@@ -90,7 +93,7 @@ class _Watch:
     def _try(self) -> bool:
         """Sends the exception, unless the graph is half changed."""
         frame = sys._current_frames().get(self._watched)
-        while frame is not None:
+        while frame is not None and frame.f_code not in _BETWEEN:
             if frame.f_code.co_filename in _CHANGING:
                 return False
             frame = frame.f_back

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from graphopt.errors import EvaluationError, InputError, VerifyError
+from graphopt.errors import EvaluationError, InputError, PassError, VerifyError
 from graphopt.ir.graph import Graph
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import OutOfFuel, Transaction
 from graphopt.pipeline.base import Context
+from graphopt.pipeline.deadline import Overdue, deadline
 from graphopt.pipeline.instruments import Instrument, PassRun
 from graphopt.rewrite import RuleStats
 
 if TYPE_CHECKING:
+    from graphopt.pipeline.pipeline import Limits
     from graphopt.verify.check import Checker, Mismatch, Outcome
 
 RANDOM_OPS = frozenset(
@@ -42,6 +43,9 @@ GENERATED: tuple[dict[str, Any], ...] = (
 )
 """How inputs are generated; the first on which the model runs are used."""
 
+_PATIENCE = 5.0
+"""Times that a replay may take longer than the pass did, with a second more."""
+
 log = logging.getLogger("graphopt")
 
 
@@ -58,16 +62,20 @@ class Recorder:
 class NumericVerifier(Instrument):
     """Compares values after each pass with those before it, on the context's inputs or generated ones.
 
-    A graph that ONNX Runtime can't run (unknown operators), or that draws random numbers, is noted
-    in the report as unverified. When a pass is found to be wrong, its rewrites are undone: the graph stays
+    A graph that no engine can load (unknown operators), or that draws random numbers, is noted in the
+    report as unverified; one that only does not run on the inputs is refused. When a pass is found to be wrong, its rewrites are undone: the graph stays
     as it was before it.
 
+    Args:
+        limits: hold also for each time that a wrong pass is run again to find the rewrite.
+
     Raises:
-        InputError: the graph does not run on a sample that the user gave.
+        InputError: the graph does not run on a sample that the user gave, or on no generated one.
         NumericFault: a pass changed numbers; names the rewrite and the first value that differs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._checker: Checker | None = None
         self._recorder = Recorder()
         self._reason = ""
@@ -122,6 +130,7 @@ class NumericVerifier(Instrument):
 
     def _fault(self, run: PassRun, reason: str, mismatches: tuple[Mismatch, ...]) -> VerifyError:
         """Undoes the pass and says which of its rewrites was wrong."""
+        from graphopt.verify.fault import NumericFault
         from graphopt.verify.locate import locate
 
         assert self._checker is not None
@@ -132,28 +141,60 @@ class NumericVerifier(Instrument):
         run.graph.metadata.clear()
         run.graph.metadata.update(self._metadata)
 
-        def replay(graph: Graph, fuel: int | None) -> list[Transaction]:
-            recorder = Recorder()
-            rewriter = Rewriter(graph, run.rewriter.semantics, fuel=fuel, listeners=[recorder])
-            with contextlib.suppress(OutOfFuel):
-                run.pass_.run(rewriter, replace(run.context, stats=RuleStats(), notes={}))
-            return recorder.transactions
-
-        fault = locate(
-            run.graph, replay, self._checker, run.pass_.effect,
-            count=len(transactions), mismatches=mismatches, reason=reason, pipeline=str(run.pass_),
-            options=_options(run),
-        )  # fmt: skip
+        plain = NumericFault(reason, mismatches=mismatches)
+        try:
+            fault = locate(
+                run.graph, _replay(run, self._limits, plain), self._checker, run.pass_.effect,
+                count=len(transactions), mismatches=mismatches, reason=reason, pipeline=str(run.pass_),
+                options=_options(run),
+            )  # fmt: skip
+        except Exception:
+            log.debug("the fault could not be located", exc_info=True)
+            fault = plain  # known for sure, whatever went wrong on the way to say more of it
         fault.pass_name, fault.pass_index = run.pass_.name, run.row.index
         return fault
+
+
+def _replay(
+    run: PassRun, limits: Limits, fault: VerifyError
+) -> Callable[[Graph, int | None], list[Transaction]]:
+    """Runs a pass again, on any graph; PassError where it does not come to its end.
+
+    A part of a graph is what the author of a pass may never have thought of, so a replay gets little longer than
+    the pass had, and there is no other after one that is overdue.
+    """
+    longest = min(limits.pass_timeout or float("inf"), _PATIENCE * (1.0 + run.row.seconds))
+    abandon = limits.abandon
+    overdue = False
+
+    def replay(graph: Graph, fuel: int | None) -> list[Transaction]:
+        nonlocal overdue
+        if overdue:
+            raise PassError("another replay took too long")
+        recorder = Recorder()
+        rewriter = Rewriter(
+            graph, run.rewriter.semantics, fuel=fuel, max_rewrites=limits.max_rewrites, listeners=[recorder]
+        )
+        try:
+            with deadline(longest, None if abandon is None else lambda place: abandon(fault)):
+                run.pass_.run(rewriter, replace(run.context, stats=RuleStats(), notes={}))
+        except OutOfFuel:
+            pass
+        except (Exception, SystemExit, Overdue) as error:
+            overdue = isinstance(error, Overdue)
+            rewriter.roll_back()
+            raise PassError(f"{type(error).__name__}: {error}") from error
+        return recorder.transactions
+
+    return replay
 
 
 def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0) -> Checker:
     """What compares a graph's values from now on, on the first of ``inputs`` or on generated ones.
 
     Raises:
-        InputError: the graph does not run on a sample that was given.
-        EvaluationError: no engine can run it, or it draws random numbers.
+        InputError: the graph does not run on a sample that was given, or on none that was generated.
+        EvaluationError: no engine can load it, or it draws random numbers.
     """
     from graphopt.evaluate import check_inputs, example_inputs
     from graphopt.verify.check import Checker
@@ -161,18 +202,17 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
     random = next((n for n in graph.walk() if n.op in RANDOM_OPS and not n.domain), None)
     if random is not None:
         raise EvaluationError(f"{random.label} draws random numbers")
-    first: EvaluationError | None = None
+    last: EvaluationError | None = None
     # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
     for options in ({},) if inputs else GENERATED:
         try:
             samples = list(inputs)[:SAMPLES] or [example_inputs(graph, seed, **options)]
             return Checker(graph, [_with_defaults(graph, check_inputs(graph.inputs, s)) for s in samples])
         except EvaluationError as error:
-            first = first or error
-    assert first is not None
-    if inputs:
-        _blame_sample(graph, list(inputs)[:SAMPLES])
-    raise first
+            last = error
+    assert last is not None
+    _blame_inputs(graph, list(inputs)[:SAMPLES], last)
+    raise last
 
 
 def _can_not_run() -> str:
@@ -193,11 +233,11 @@ def _with_defaults(graph: Graph, sample: dict[str, Any]) -> dict[str, Any]:
     return {**defaults, **sample}
 
 
-def _blame_sample(graph: Graph, samples: list[Mapping[str, Any]]) -> None:
-    """Finds the sample on which the model fails.
+def _blame_inputs(graph: Graph, samples: list[Mapping[str, Any]], last: EvaluationError) -> None:
+    """Says that the model fails on what it was run on, and on which sample.
 
     Raises:
-        InputError: there is one, and the engine can load the model.
+        InputError: it does, and ONNX Runtime can load the model.
     """
     from graphopt.evaluate import Session
 
@@ -214,6 +254,11 @@ def _blame_sample(graph: Graph, samples: list[Mapping[str, Any]]) -> None:
                     f"the model fails on sample {number}: {error.message}",
                     hint="give inputs on which the model runs as it is, before any pass",
                 ) from error
+    if not samples:
+        raise InputError(
+            f"numbers can't be verified, the model fails on all inputs that were generated: {last.message}",
+            hint="give inputs on which it runs: --inputs, inputs=",
+        ) from last
 
 
 def _options(run: PassRun) -> tuple[str, ...]:

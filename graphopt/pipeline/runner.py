@@ -62,7 +62,7 @@ class Runner:
         # Before a pass they hear in this order, after it in reverse: the clock is next to the pass.
         self.instruments: list[Instrument] = [*instruments]
         if verify == "numeric":
-            self.instruments.append(NumericVerifier())
+            self.instruments.append(NumericVerifier(limits))
         if dump_dir is not None:
             self.instruments.append(Dump(dump_dir))
         if verify != "off":

@@ -98,11 +98,16 @@ def _samples(graph: Graph, inputs: Any, *, wild: bool) -> list[Mapping[str, Any]
 
 def _apart(old: Any, new: Any, tolerance: float) -> str:
     from graphopt.testing.fuzzing.compare import beyond, differs
+    from graphopt.verify.distance import below_gap
 
     if tolerance == 0 or isinstance(old, list) or old is None:
         return differs(old, new)
-    largest = float(np.abs(np.nan_to_num(np.asarray(old, np.float64), posinf=0, neginf=0)).max(initial=0.0))
-    return beyond(old, new, np.full(np.shape(old), tolerance * largest))
+    magnitude = np.abs(np.nan_to_num(np.asarray(old, np.float64), posinf=0, neginf=0))
+    bound = np.full(np.shape(old), tolerance * magnitude.max(initial=0.0))
+    below = below_gap(np.asarray(old))
+    if below is not None:
+        bound[below] = tolerance * magnitude[below].max()
+    return beyond(old, new, bound)
 
 
 def rewrite_and_compare(

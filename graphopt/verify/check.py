@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.tensor import Array
 from graphopt.ir.transaction import Transaction
+from graphopt.ir.types import TensorType
 from graphopt.verify.cone import applications_behind, path_between
 from graphopt.verify.distance import Distance, compare
 from graphopt.verify.expressions import Expressions
@@ -134,7 +136,8 @@ class Checker:
         if effect is Effect.LOSSY:
             outcome = self._numbered(graph, {}, outputs, Provenance(), trusting=False)
             self._judge(outcome, effect)
-            outcome.mismatches = self._off_grid(outcome, claims, before)
+            broken = [mismatch for mismatch in outcome.mismatches if self._is_broken(mismatch)]
+            outcome.mismatches = [*self._off_grid(outcome, claims, before), *broken]
             return outcome
         outcome = self._numbered(graph, before, outputs, claims, trusting=True)
         self._judge(outcome, effect)
@@ -261,46 +264,99 @@ class Checker:
         """Values that are further than half a step from what they were quantized from."""
         found = []
         for new, old in claims.quantized:
-            grid = _grid(new)
             expected = outcome.ids.get(old, before.get(old))
-            if grid is None or expected is None or new not in outcome.ids:
+            if expected is None or new not in outcome.ids:
                 continue
-            step, low, high = grid
             pair = Pair(new, outcome.ids[new], expected, True, old.name)
             self.values.evaluate([pair.actual, pair.expected])
             for sample, (a, b) in enumerate(
                 zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)
             ):
-                # What lies outside of the grid goes to its end.
-                inside = np.clip(b, low, high)
-                if np.mean(np.abs(inside - b) > step) > _CLIPPED:
-                    inside = b
-                distance = compare(a, inside, Effect.LOSSY, Path())
-                largest = float(np.max(np.abs(inside), initial=0.0)) or 1.0
-                allowed = Tolerance(0.505 * step / largest, f"half a step of the grid, {step:.3g}")
-                distance = Distance(distance.measured, allowed, distance.detail)
+                grid = _grid(new, np.shape(b))
+                distance = _distance_to_grid(a, b, grid) if grid is not None else None
+                if distance is None:
+                    continue
                 outcome.note(pair.name, distance)
                 if distance.is_fault:
                     found.append(Mismatch(pair, distance, sample))
         return found
 
+    def _is_broken(self, mismatch: Mismatch) -> bool:
+        """Whether a value is of another type or shape than it was, or NaN or infinite where it was finite: what
+        no pass may make of it, whatever it loses. Sizes that depend on data may change with them."""
+        pair, sample = mismatch.pair, mismatch.sample
+        actual, expected = self.values.of(pair.actual)[sample], self.values.of(pair.expected)[sample]
+        if not isinstance(actual, np.ndarray) or not isinstance(expected, np.ndarray):
+            return type(actual) is not type(expected)
+        if actual.dtype != expected.dtype or actual.ndim != expected.ndim:
+            return True
+        type_ = self.expressions.type_of(pair.expected)
+        dims = type_.shape if isinstance(type_, TensorType) and type_.shape is not None else ()
+        sizes = zip(dims, actual.shape, expected.shape, strict=False)
+        if any(isinstance(dim, int) and a != b for dim, a, b in sizes):
+            return True
+        if actual.shape != expected.shape or expected.dtype.kind in "OSUbiu":
+            return False
+        return bool(np.any(np.isfinite(expected) & ~np.isfinite(actual)))
 
-def _grid(value: Value) -> tuple[float, float, float] | None:
-    """Largest step and ends of the grid of a dequantized value; None where they are not constant."""
+
+@dataclass(frozen=True)
+class _Grid:
+    """Steps and ends of the values that a dequantized tensor may have, to be broadcast to it."""
+
+    step: Array
+    low: Array
+    high: Array
+
+
+def _distance_to_grid(actual: Array, exact: Array, grid: _Grid) -> Distance:
+    """How far quantized values are from what they stand for, where they are furthest in steps of their grid."""
+    # What lies outside of the grid goes to its end.
+    inside = np.clip(exact.astype(np.float64), grid.low, grid.high)
+    if np.mean(np.abs(inside - exact) > grid.step) > _CLIPPED:
+        inside = exact.astype(np.float64)
+    distance = compare(actual, inside.astype(exact.dtype), Effect.LOSSY, Path())
+    if not np.isfinite(distance.measured) or not inside.size:
+        return distance
+    away = np.abs(actual.astype(np.float64) - inside)
+    bound = 0.505 * np.broadcast_to(grid.step, away.shape)
+    # Steps of 32 bits may be smaller than what a float resolves.
+    eps = float(np.finfo(exact.dtype).eps) if exact.dtype.kind == "f" else 2.0**-7
+    bound = bound + 4 * eps * np.abs(inside) + np.finfo(np.float64).tiny
+    place = np.unravel_index(int(np.argmax(away / bound)), away.shape)
+    largest = float(np.max(np.abs(inside))) or 1.0
+    step = float(np.broadcast_to(grid.step, away.shape)[place])
+    allowed = Tolerance(float(bound[place]) / largest, f"half a step of the grid, {step:.3g}")
+    at = f" at [{', '.join(map(str, map(int, place)))}]" if place else ""
+    detail = f"{actual[place]:.7g} for {exact[place]:.7g}{at}"
+    return Distance(float(away[place]) / largest, allowed, detail)
+
+
+def _grid(value: Value, shape: tuple[int, ...]) -> _Grid | None:
+    """The grid of a dequantized value of a shape; None where it is not constant, or scales are of blocks."""
     node = value.producer
     if node is None or node.op != "DequantizeLinear" or node.domain:
         return None
     data, scale, zero = node.input(0), node.input(1), node.input(2)
     dtype = data.tensor.dtype if data is not None else None
-    if scale is None or scale.const is None or dtype is None or not dtype.is_integer or dtype.bits > 16:
+    if scale is None or scale.const is None or dtype is None or not dtype.is_integer or dtype.bits > 32:
         return None
     if zero is not None and zero.const is None:
         return None
-    offset = zero.const.numpy().astype(np.float64) if zero is not None and zero.const is not None else 0.0
     steps = scale.const.numpy().astype(np.float64)
+    offset = np.zeros_like(steps)
+    if zero is not None and zero.const is not None:
+        offset = zero.const.numpy().astype(np.float64)
+    if steps.ndim > 1:
+        return None
+    if steps.ndim == 1 and len(shape) > 1:
+        axis = node.attrs.get("axis", 1)
+        along = [1] * len(shape)
+        along[axis if isinstance(axis, int) else 1] = -1
+        steps, offset = steps.reshape(along), offset.reshape(along)
     lowest = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
-    low, high = (lowest - offset) * steps, (lowest + (1 << dtype.bits) - 1 - offset) * steps
-    return float(np.max(steps)), float(np.min(low)), float(np.max(high))
+    highest = lowest + (1 << dtype.bits) - 1
+    return _Grid(np.abs(steps), (lowest - offset) * steps, (highest - offset) * steps)
 
 
 def _ends_in(value: Value, claimed: Container[Value]) -> bool:

@@ -12,6 +12,10 @@ from graphopt.ir.types import DType
 from graphopt.verify.tolerance import Effect, Path, Tolerance, tolerance
 
 _UNLIKE = Tolerance(0.0, "of the same type and shape")
+_GAP = 1e3
+"""How far apart huge and ordinary values lie when each are measured by themselves."""
+_HUGE = 1e3
+"""What counts as huge: what masks attention, not what a logarithm of a probability may be."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Distance:
     """How far a result is from what was expected, and how far it may be.
 
     ``measured`` is the largest absolute difference over the largest absolute expected value; infinity where
-    the two can't be compared. ``detail`` says where they differ most.
+    the two can't be compared. Where a few huge values would hide all others (-1e9 in masked scores), the others
+    are measured by themselves too, and the larger of both is taken. ``detail`` says where they differ most.
     """
 
     measured: float
@@ -59,6 +64,34 @@ def compare(actual: Any, expected: Any, effect: Effect, path: Path) -> Distance:
 def _numeric(actual: Array, expected: Array, allowed: Tolerance) -> Distance:
     if actual is expected or np.array_equal(actual, expected):
         return Distance(0.0, allowed)
+    found = _of_largest(actual, expected, allowed)
+    below = below_gap(expected)
+    if found.is_fault or below is None:
+        return found
+    zero = np.zeros((), expected.dtype)
+    rest = _numeric(np.where(below, actual, zero), np.where(below, expected, zero), allowed)
+    if rest.measured <= found.measured:
+        return found
+    return replace(rest, detail=rest.detail and f"{rest.detail}, huge values aside")
+
+
+def below_gap(expected: Array) -> Array | None:
+    """Which values huge ones would hide; None where there are no huge ones, or others in between."""
+    if DType.of(expected.dtype).is_integer:
+        return None  # equal, or within one step
+    magnitude = np.nan_to_num(np.abs(expected.astype(_wide(expected))), nan=0.0, posinf=0.0)
+    top = float(np.max(magnitude, initial=0.0))
+    if top < _HUGE:
+        return None
+    small = magnitude <= top / _GAP
+    largest = float(np.max(magnitude, initial=0.0, where=small))
+    least = float(np.min(magnitude, initial=top, where=~small))
+    below: Array = small
+    return below if 0 < largest * _GAP < least else None
+
+
+def _of_largest(actual: Array, expected: Array, allowed: Tolerance) -> Distance:
+    """The largest difference over the largest value."""
     if expected.dtype in (np.float32, np.float64):
         with np.errstate(all="ignore"):
             difference = np.abs(actual - expected)
@@ -67,7 +100,7 @@ def _numeric(actual: Array, expected: Array, allowed: Tolerance) -> Distance:
             scale = float(max(np.max(expected, initial=0.0), -np.min(expected, initial=0.0)))
             fault = Distance(error / scale if scale else error, allowed)
             return replace(fault, detail=_at(actual, expected, difference)) if fault.is_fault else fault
-    wide = np.complex128 if expected.dtype.kind == "c" else np.float64
+    wide = _wide(expected)
     a, b = actual.astype(wide), expected.astype(wide)
     finite = np.isfinite(b)
     strange = (finite != np.isfinite(a)) | (~finite & ~((a == b) | (np.isnan(a) & np.isnan(b))))
@@ -75,9 +108,18 @@ def _numeric(actual: Array, expected: Array, allowed: Tolerance) -> Distance:
         return Distance(float("inf"), allowed, _at(actual, expected, strange))
     with np.errstate(invalid="ignore"):
         difference = np.where(finite, np.abs(a - b), 0.0)
+    if expected.dtype.kind in "iu" and expected.dtype.itemsize == 8:  # more digits than a float has
+        wraps = np.maximum(actual, expected).astype(np.uint64) - np.minimum(actual, expected).astype(
+            np.uint64
+        )
+        difference = wraps.astype(np.float64)
     error = float(np.max(difference, initial=0.0))
     scale = float(np.max(np.abs(b[finite]), initial=0.0))
     return Distance(error / scale if scale else error, allowed, _at(actual, expected, difference))
+
+
+def _wide(array: Array) -> type[np.complex128 | np.float64]:
+    return np.complex128 if array.dtype.kind == "c" else np.float64
 
 
 def _at(actual: Array, expected: Array, weight: Array) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, PassError
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.graph import Graph, Node
 from graphopt.ir.printer import Printer
@@ -16,7 +16,8 @@ from graphopt.verify.reduce import reduced
 from graphopt.verify.tolerance import Effect
 
 Replay = Callable[[Graph, int | None], list[Transaction]]
-"""replay(graph, fuel) runs the pass on a graph, in place, and gives the transactions that it committed."""
+"""replay(graph, fuel) runs the pass on a graph, in place, and gives the transactions that it committed;
+PassError where it does not come to its end, whatever it raised."""
 _LINES = 8
 _WIDTH = 180
 CAN_NOT_RUN = "the graph ran before this pass and does not run after it"
@@ -84,10 +85,13 @@ def locate(
 
 
 def attempt(graph: Graph, replay: Replay, checker: Checker, effect: Effect, fuel: int | None) -> Trial:
-    """Replays a pass on ``graph``, in place, and compares."""
+    """Replays a pass on ``graph``, in place, and compares; a pass that fails in another way shows nothing."""
     ids = checker.number(graph)
     outputs = [ids[value] for value in graph.outputs]
-    transactions = replay(graph, fuel)
+    try:
+        transactions = replay(graph, fuel)
+    except PassError:
+        return Trial(graph, [], "")
     try:
         outcome = checker.compare(graph, ids, outputs, transactions, effect)
     except GraphoptError as error:

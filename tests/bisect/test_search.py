@@ -243,3 +243,30 @@ def test_a_pass_before_the_guilty_one_counts_in_the_fuel(folder: Path) -> None:
     assert found is not None and isinstance(found.error, PredicateFault)
     assert (found.error.pass_name, found.error.pass_index, found.error.fuel) == ("wrong-three", 1, 3)
     assert found.error.hint == "graphopt opt --fuel 2 stops right before it"
+
+
+class Moody:
+    """A predicate that says what a test wrote down, in order, whatever it is asked."""
+
+    text, runs_files = "the test", False
+
+    def __init__(self, verdicts: str) -> None:
+        self.verdicts = iter(verdicts)
+
+    def is_good(self, model: Model, files: Savable) -> bool:
+        return next(self.verdicts) == "+"
+
+
+@pytest.mark.parametrize(
+    ("text", "verdicts", "detail"),
+    [
+        ("y = Identity(a)", "+-++", "with 1 rewrite the model is not good once and good the next time"),
+        ("y = Identity(a)", "+--", "with 0 rewrites the model is good once and not good the next time"),
+        ("y = Neg(a)", "+-", "there is no rewrite, and the same model is good once and not the next time"),
+    ],
+)
+def test_a_predicate_that_contradicts_itself_blames_no_rewrite(text: str, verdicts: str, detail: str) -> None:
+    graph = model(f"g (float[n,4] x) => (float[n,4] y) {{ a = Neg(x) {text} }}")
+    pipeline = Pipeline.parse("simplify-identities" if "Identity" in text else "fold-constants")
+    with pytest.raises(InputError, match=f"predicate the test contradicts itself: {detail}"):
+        bisect(graph, pipeline, None, predicate=Moody(verdicts))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from pass_samples import do, graph_of, ops
 
 import graphopt as go
 from graphopt.errors import ArgumentError, GraphoptError, PassError
+from graphopt.ir.graph import Graph
 from graphopt.ir.printer import print_graph
 from graphopt.ir.rewriter import Rewriter
+from graphopt.ir.transaction import Transaction
 from graphopt.ir.verifier import verify
 from graphopt.ops import SEMANTICS
 from graphopt.pipeline import Context, Limits, Pipeline
@@ -71,6 +74,39 @@ def test_passes_are_stopped_in_every_thread_and_the_argument_stays() -> None:
         thread.join()
     assert len(caught) == 4
     assert print_graph(graph) == before
+
+
+class Endless:
+    """An analysis, and a listener, that never comes to an end."""
+
+    @classmethod
+    def of(cls, graph: Graph) -> Endless:
+        while True:
+            sum(range(100))
+
+    def committed(self, transaction: Transaction) -> None:
+        self.of(Graph("none"))
+
+
+@pytest.mark.parametrize("where", ["analysis", "listener", "types"])
+def test_code_that_the_rewriter_calls_is_stopped_too(where: str) -> None:
+    def call(rewriter: Rewriter, context: Context) -> None:
+        node = rewriter.graph.nodes[0]
+        if where == "listener":
+            rewriter.listeners.append(Endless())
+        with rewriter.rewrite("bad", node):
+            if where == "analysis":
+                rewriter.analysis(Endless)  # type: ignore[type-var]
+            if where == "types":
+                rewriter.semantics = SimpleNamespace(infer=Endless.of)  # type: ignore[assignment]
+            rewriter.replace_node(node, rewriter.create("Abs", node.inputs).outputs)
+
+    graph = graph_of(BODY)
+    with pytest.raises(PassError, match=r"stopped after 0\.1 s, at "):
+        Pipeline((do(call),)).run(graph, verify="off", limits=Limits(pass_timeout=0.1))
+    verify(graph, SEMANTICS)
+    # What a listener hears of is done.
+    assert ops(graph) == [{"listener": "Abs"}.get(where, "Neg"), "Relu", "Neg"]
 
 
 def test_what_is_sent_too_late_never_arrives() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from pass_samples import Approximate, Lossy, Scale, Swap, close, do, graph_of
 
+from graphopt import NumericFault
 from graphopt.errors import InputError, VerifyError
 from graphopt.ir.rewriter import Rewriter
-from graphopt.pipeline import Context, Pipeline
-from graphopt.pipeline.pipeline import Verify
+from graphopt.ir.transaction import Relation
+from graphopt.pipeline import Context, Effect, Pass, Pipeline
+from graphopt.pipeline.pipeline import Limits, Verify
 
 INPUTS = [{"x": np.array([0.5, -2.0], np.float32)}]
 
@@ -39,6 +43,56 @@ def test_a_wrong_pass_is_named_with_output_and_error(pass_: Swap) -> None:
 def test_a_lossy_pass_only_reports_its_distance() -> None:
     (row,) = run("%r: T = Neg(%x)", Lossy())
     assert close(row.distance["out"], 0.5)  # type: ignore[attr-defined]
+
+
+def test_a_lossy_pass_makes_no_nan_of_a_number() -> None:
+    with pytest.raises(VerifyError, match=r'output "out" changed \(nan for 2 at \[1\]\)'):
+        run("%r: T = Neg(%x)", Lossy(new="Sqrt"), inputs=[{"x": np.float32([4, -2])}])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wrong", "message"),
+    [
+        (np.int8, 0, None),
+        (
+            np.int8,
+            3,
+            r"%k changed by .* \(0\.123 for 0\.12 at \[1, 1\]\); allowed: half a step of the grid, 0\.001",
+        ),
+        (np.int32, 0, None),
+        (np.int32, 3, r"allowed: half a step of the grid, 0\.001"),
+    ],
+)
+def test_each_channel_of_quantized_weights_is_held_to_its_own_grid(
+    dtype: type, wrong: int, message: str
+) -> None:
+    """Channels in steps of 1 and 0.001: three of the second are no more than noise beside the first."""
+
+    def quantize(rewriter: Rewriter, context: Context) -> None:
+        (node,) = rewriter.graph.nodes
+        weight = node.inputs[1]
+        assert weight is not None
+        steps = np.float32([1.0, 0.001])
+        numbers = np.array([[-100, 7], [50, 120 + wrong]], dtype)
+        with rewriter.rewrite("quantize", node):
+            operands = [rewriter.constant(numbers), rewriter.constant(steps)]
+            restored = rewriter.create("DequantizeLinear", operands, {"axis": 1}).output
+            rewriter.replace(weight, restored, Relation.QUANTIZED)
+
+    @dataclass(frozen=True)
+    class Quantize(Pass):
+        name = "quantize"
+        effect = Effect.LOSSY
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            quantize(rewriter, context)
+
+    text = "const %k: f32[2, 2] = [-100.3, 0.007, 50.2, 0.12]\n%r: f32[2] = MatMul(%x, %k)"
+    if message is None:
+        run(text, Quantize())
+    else:
+        with pytest.raises(VerifyError, match=message):
+            run(text, Quantize())
 
 
 CONST = "const %k: f32[2] = [1.0, 3.0]\n%r: T = Mul(%x, %k)"
@@ -113,3 +167,55 @@ def test_a_sample_on_which_the_model_fails_is_the_users_not_unverified() -> None
     with pytest.raises(InputError, match="the model fails on sample 1: ONNX Runtime failed at Gather"):
         pipeline.run(graph, context=Context(inputs=[{"x": np.array([0, 7])}]), verify="numeric")
     pipeline.run(graph, context=Context(inputs=[{"x": np.array([0, 2])}]), verify="numeric")
+
+
+LONG = "%a: T = Tanh(%x)\n%b: T = Relu(%a)\n%c: T = Elu(%b)\n%d: T = Sigmoid(%c)\n%r: T = Neg(%d)"
+
+
+@pytest.mark.parametrize("way", ["raises", "exits", "loops"])
+def test_a_fault_is_told_though_the_pass_fails_on_parts_of_the_graph(way: str) -> None:
+    def wrong(rewriter: Rewriter, context: Context) -> None:
+        nodes = {node.op: node for node in rewriter.graph.walk()}
+        if "Tanh" not in nodes:
+            if way == "exits":
+                raise SystemExit(3)
+            while way == "loops":
+                pass
+            nodes["Tanh"]
+        with rewriter.rewrite("bad", nodes["Neg"]):
+            new = rewriter.create("Abs", nodes["Neg"].inputs)
+            rewriter.replace_node(nodes["Neg"], new.outputs)
+
+    graph = graph_of(LONG)
+    with pytest.raises(NumericFault, match='output "out" changed') as found:
+        Pipeline((do(wrong),)).run(graph, verify="numeric", limits=Limits(pass_timeout=0.3))
+    assert found.value.rewrite is not None and found.value.rewrite.rule == "bad"
+    # The whole graph is the one part on which the pass shows it, unless time is up before.
+    assert (found.value.reproducer is None) == (way == "loops")
+
+
+def test_a_fault_is_told_though_the_pass_fails_whenever_it_runs_again() -> None:
+    runs = []
+
+    def wrong(rewriter: Rewriter, context: Context) -> None:
+        runs.append(rewriter)
+        assert len(runs) == 1
+        (node,) = rewriter.graph.nodes
+        with rewriter.rewrite("bad", node):
+            rewriter.replace_node(node, rewriter.create("Abs", node.inputs).outputs)
+
+    with pytest.raises(NumericFault, match=r'output "out" changed by 0\.5') as found:
+        run("%r: T = Neg(%x)", do(wrong))
+    assert len(runs) > 1 and found.value.rewrite is None and found.value.mismatches
+
+
+def test_a_model_that_runs_on_no_generated_inputs_is_not_passed_off_as_verified() -> None:
+    text = "const %s: i64[2] = [5, 3]\n%r: f32[5, 3] = Reshape(%x, %s)"
+    graph = graph_of(text, type="f32[m]")
+    with pytest.raises(InputError, match=r"fails on all inputs that were generated: .* at Reshape") as found:
+        Pipeline((Swap(),)).run(graph, verify="numeric")
+    assert "576" in found.value.message  # the last try's size
+    assert found.value.hint is not None and "--inputs" in found.value.hint
+    inputs = [{"x": np.ones(15, np.float32)}]
+    (row,) = Pipeline((Swap(),)).run(graph, context=Context(inputs=inputs), verify="numeric").rows
+    assert not row.unverified

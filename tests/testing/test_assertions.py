@@ -126,3 +126,11 @@ def test_a_refusal_is_told() -> None:
         AssertionError, match=r"add-zero: applied 0 times, refused: %x.* is not known to have the type"
     ):
         rewrite_and_compare("simplify-identities", graph, removed=1)
+
+
+def test_a_huge_number_hides_no_other() -> None:
+    a = "input %x: f32[2] const %k: f32[2] = [1.0, -1e9] %y = Add(%x, %k) return %y"
+    b = a.replace("[1.0,", "[1.01,")
+    with pytest.raises(AssertionError, match='output "y"'):
+        assert_same_outputs(a, b, {"x": np.float32([1, 1])}, tolerance=1e-4)
+    assert_same_outputs(a, b, {"x": np.float32([1, 1])}, tolerance=1e-2)

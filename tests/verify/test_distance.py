@@ -48,3 +48,29 @@ def test_one_step_of_an_8_bit_output_is_within_an_approximate_pass() -> None:
                 np.array([99 + step, 3], dtype), np.array([99, 3], dtype), Effect.APPROXIMATE, Path()
             )
             assert found.is_fault != (ok and step == 1)
+
+
+@pytest.mark.parametrize("huge", [-3.4028235e38, -1e9, -65504, -1e4])
+def test_a_huge_value_hides_no_other(huge: float) -> None:
+    expected = np.float32([[0.5, huge], [huge, 2.0]])
+    wrong = np.float32([[0.5, huge], [huge, 1.0]])
+    found = compare(wrong, expected, Effect.APPROXIMATE, Path())
+    assert found.measured == 0.5
+    assert found.detail == "1 for 2 at [1, 1], huge values aside"
+    close = compare(expected * np.float32(1 - 1e-6), expected, Effect.APPROXIMATE, Path())
+    assert not close.is_fault
+
+
+def test_values_that_cancel_are_measured_by_the_largest() -> None:
+    # The likeliest of a log-softmax: what is left of a difference of numbers like the other.
+    expected, actual = np.float32([-1.0e-6, -13.8]), np.float32([-1.1e-6, -13.8])
+    assert not compare(actual, expected, Effect.EXACT, Path()).is_fault
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_integers_are_compared_as_integers(dtype: type) -> None:
+    expected = np.array([1 << 53, 1 << 62], dtype)
+    found = compare(expected + np.array([1, 0], dtype), expected, Effect.APPROXIMATE, Path())
+    assert found.is_fault and found.detail == "9007199254740993 for 9007199254740992 at [0]"
+    extremes = np.array([-(1 << 63)], np.int64), np.array([(1 << 63) - 1], np.int64)
+    assert compare(*extremes, Effect.EXACT, Path()).measured == 2.0
