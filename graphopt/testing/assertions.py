@@ -39,8 +39,8 @@ def assert_graphs_equal(
     """Asserts that two graphs compute the same by the same nodes, in whatever order.
 
     Args:
-        weights: how constants compare: by every bit, by type only, or floats within a distance relative
-            to the largest.
+        weights: how constants compare: by every bit, floats by type only, or floats within a distance
+            relative to the largest.
         names: whether names of the graphs' inputs and outputs count; those in between never do.
 
     Raises:

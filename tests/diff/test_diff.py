@@ -187,6 +187,15 @@ def test_constants_of_shapes_always_count() -> None:
     assert text(("[0, 4]", "[-1, 4]"), base=base, weights="shape") == expected
 
 
+@pytest.mark.parametrize("dtype", ["i32", "i64"])
+@pytest.mark.parametrize("weights", ["shape", 1.0])
+def test_integers_always_count(dtype: str, weights: float | str) -> None:
+    base = BASE.replace("f32[4] = [1.0, 2.0, 3.0, 4.0]", f"{dtype}[2] = [0, 3]").replace(
+        "%a: f32[n, 4] = Add(%x, %w)", "%a: f32[n, 2] = Gather(%x, %w) {axis = 1}"
+    )
+    assert "input 1" in text(("[0, 3]", "[0, 2]"), base=base, weights=weights)
+
+
 def test_names_of_the_signature_may_be_ignored() -> None:
     renamed = [("%x", "%z"), ('as "y"', 'as "z"')]
     assert len(diff(parse_graph(BASE), changed(*renamed)).signature) == 2
