@@ -34,7 +34,7 @@ def parse_weights(ctx: click.Context, param: click.Parameter, text: str) -> Weig
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option(
     "--weights", default="exact", callback=parse_weights, metavar="exact|shape|NUMBER",
-    help="How the data of weights counts: to the last bit, not at all, or up to so much of the largest value.",
+    help="How the data of float weights counts: to the last bit, not at all, or up to so much of the largest value.",
 )  # fmt: skip
 @click.option(
     "--ignore-names", is_flag=True, help="Match inputs and outputs by position; their names don't count."

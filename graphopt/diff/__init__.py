@@ -24,9 +24,9 @@ def diff(
         a: the graph before.
         b: the graph after.
         names: names of the graphs' inputs and outputs count; else they are compared by position.
-        weights: ``"exact"``; ``"shape"``: the data of weights does not count; or a number: data may differ by
-            so much of the largest magnitude in the constant. Constants of 64-bit integers, booleans and
-            strings hold shapes and indices, and always count to the last bit.
+        weights: ``"exact"``; ``"shape"``: the data of float weights does not count; or a number: it may differ
+            by so much of the largest magnitude in the constant. Integers, which may be indices, booleans and
+            strings always count to the last bit.
         metadata: metadata, documentation and the producer count too.
 
     Raises:

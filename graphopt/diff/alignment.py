@@ -1,8 +1,9 @@
 """What lies between two changes: long stretches of nodes that repeat, found by their order.
 
 Keys tell the layers of a repetitive network apart by their distance from something matched. Between two
-insertions they can't. There, the operators without a partner are put in an order that follows from the
-structure alone, and the longest common subsequence of the two orders is taken
+insertions they can't. There, the operators are put in an order that follows from the
+structure alone, and the longest common subsequence of the two orders is taken, in which nodes that are matched
+equal their partners only
 (Myers, "An O(ND) difference algorithm and its variations", 1986).
 """
 
@@ -14,27 +15,30 @@ from graphopt.diff.flat import Flat, Kind, Port
 from graphopt.diff.labels import Grade
 from graphopt.diff.matching import Matching
 
-_SHORTEST = 4
-"""Nodes in a row that must agree to count as the same stretch."""
-_MOST_EDITS = 400
-"""Insertions and deletions up to which the subsequence is looked for."""
+SHORTEST = 4
+"""Nodes in a row that must agree to count as the same stretch, where nothing else speaks for it."""
+_MOST_EDITS = 200
+"""Insertions and deletions up to which the longest subsequence is looked for; of more, the path that got furthest
+by then is kept, and the search begins anew at its end. So time grows with the length, not with its square."""
 
 
-def align(matching: Matching) -> bool:
-    """Matches stretches of nodes without a partner; whether any was found."""
-    orders = [
-        [index for index in _order(matching.sides[side]) if matching.partner[side][index] < 0]
-        for side in (0, 1)
-    ]
-    labels = [matching.labels.at(side, Grade.WEIGHTLESS) for side in (0, 1)]
-    sequences = [[labels[side][index] for index in orders[side]] for side in (0, 1)]
-    if not all(sequences):
-        return False
-    pairs: list[tuple[int, int]] = []
+def align(matching: Matching, shortest: int = SHORTEST) -> bool:
+    """Matches stretches of nodes without a partner, between those that have one; whether any was found.
+
+    Args:
+        shortest: nodes in a row that must agree to count as the same stretch, matched ones beside it included.
+    """
+    orders = [_order(flat) for flat in matching.sides]
+    sequences = []
+    for side, order in enumerate(orders):
+        labels, partner = matching.labels.at(side, Grade.WEIGHTLESS), matching.partner[side]
+        pairs = partner if side == 0 else range(len(partner))
+        sequences.append([~pairs[index] if partner[index] >= 0 else labels[index] for index in order])
+    found: list[tuple[int, int]] = []
     for start_a, start_b, length in common_runs(sequences[0], sequences[1]):
-        if length >= _SHORTEST:
-            pairs += [(orders[0][start_a + k], orders[1][start_b + k]) for k in range(length)]
-    return matching.match_all(pairs)
+        if length >= shortest:
+            found += [(orders[0][start_a + k], orders[1][start_b + k]) for k in range(length)]
+    return matching.match_all(found)
 
 
 def _order(flat: Flat) -> list[int]:
@@ -62,19 +66,19 @@ def _order(flat: Flat) -> list[int]:
 
 
 def common_runs(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Stretches ``(start in a, start in b, length)`` of a longest common subsequence; none when the
-    sequences differ by too much."""
-    start = 0
-    while start < min(len(a), len(b)) and a[start] == b[start]:
-        start += 1
-    trace = _trace(a[start:], b[start:])
-    runs = _runs(a[start:], b[start:], trace) if trace is not None else []
-    shifted = [(x + start, y + start, length) for x, y, length in runs]
-    return [(0, 0, start), *shifted] if start else shifted
+    """Stretches ``(start in a, start in b, length)`` of a common subsequence: a longest one, unless the sequences
+    differ by more than :data:`_MOST_EDITS`."""
+    x, y = 0, 0
+    runs: list[tuple[int, int, int]] = []
+    while x < len(a) and y < len(b):
+        trace, width, height = _trace(a[x:], b[y:])
+        runs += [(x + i, y + j, length) for i, j, length in _runs(width, height, trace)]
+        x, y = x + width, y + height
+    return runs
 
 
-def _trace(a: Sequence[int], b: Sequence[int]) -> list[dict[int, int]] | None:
-    """Furthest reach on each diagonal, for each number of edits."""
+def _trace(a: Sequence[int], b: Sequence[int]) -> tuple[list[dict[int, int]], int, int]:
+    """Furthest reach on each diagonal, for each number of edits; and where the path ends that got furthest."""
     reach = {1: 0}
     trace: list[dict[int, int]] = []
     for edits in range(min(len(a) + len(b), _MOST_EDITS) + 1):
@@ -87,12 +91,14 @@ def _trace(a: Sequence[int], b: Sequence[int]) -> list[dict[int, int]] | None:
                 x, y = x + 1, y + 1
             reach[k] = x
             if x >= len(a) and y >= len(b):
-                return trace
-    return None
+                return trace, len(a), len(b)
+    last = len(trace) - 1
+    ends = [(reach[k], reach[k] - k) for k in range(-last, last + 1, 2)]
+    return trace, *max(((x, y) for x, y in ends if x <= len(a) and y <= len(b)), key=sum)
 
 
-def _runs(a: Sequence[int], b: Sequence[int], trace: list[dict[int, int]]) -> list[tuple[int, int, int]]:
-    x, y = len(a), len(b)
+def _runs(x: int, y: int, trace: list[dict[int, int]]) -> list[tuple[int, int, int]]:
+    """The stretches of the path that ends at ``(x, y)``."""
     runs: list[tuple[int, int, int]] = []
     for edits in range(len(trace) - 1, -1, -1):
         reach = trace[edits]

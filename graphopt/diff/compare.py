@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from graphopt.diff.describe import attribute_text, constant_text, value_text
 from graphopt.diff.distance import distance
 from graphopt.diff.flat import Flat, Item, Kind, Operand, Port
-from graphopt.diff.labels import STRUCTURAL, Labels, attributes
+from graphopt.diff.labels import STRUCTURAL, Labels, attributes, is_tolerant
 from graphopt.diff.match import match
 from graphopt.diff.matching import Matching
 from graphopt.diff.result import Change, Distance, GraphDiff, Move, NodeChange, Rewired
@@ -299,7 +299,7 @@ class Comparison:
 
     def _equal_data(self, p: Tensor, q: Tensor) -> bool:
         weights = self.labels.weights
-        if p.dtype is q.dtype and p.shape == q.shape and p.dtype not in STRUCTURAL and weights != "exact":
+        if p.dtype is q.dtype and p.shape == q.shape and is_tolerant(p.dtype) and weights != "exact":
             if weights == "shape" or p.same(q):
                 return True
             gap = distance(p, q)

@@ -23,6 +23,11 @@ STRUCTURAL = frozenset({DType.I64, DType.U64, DType.BOOL, DType.STR})
 """Element types of shapes, indices and conditions: such constants are no weights and always count."""
 
 
+def is_tolerant(dtype: DType) -> bool:
+    """Whether data of this type may be ignored or be a little off; integers may be indices, whatever their width."""
+    return dtype.is_float or dtype in (DType.C64, DType.C128)
+
+
 class Grade(IntEnum):
     """How much of an item its label holds."""
 
@@ -101,7 +106,7 @@ class Labels:
         return self.constant(operand) if structural or grade <= Grade.UNTYPED else -1
 
     def _data(self, tensor: Tensor) -> Hashable:
-        exact = self.weights == "exact" or tensor.dtype in STRUCTURAL
+        exact = self.weights == "exact" or not is_tolerant(tensor.dtype)
         return tensor.digest if exact else (tensor.dtype, tensor.shape)
 
     def _type(self, type: Type) -> int:

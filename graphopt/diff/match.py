@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from graphopt.diff.alignment import align
+from graphopt.diff.alignment import SHORTEST, align
 from graphopt.diff.flat import Flat, Item, Kind, Port
 from graphopt.diff.growth import grow
 from graphopt.diff.labels import Grade, Labels
@@ -14,6 +14,8 @@ from graphopt.ir.graph import Node, Region, Value
 
 _MANY = 2
 """Elements from which a constant can tell its user from others."""
+_MOST_ROUNDS = 32
+"""Times that new pairs may tell apart what stood at places alike before; a round takes time for the whole graph."""
 
 
 def match(a: Flat, b: Flat, labels: Labels, *, names: bool) -> Matching:
@@ -41,10 +43,11 @@ def _attempt(matching: Matching, names: bool) -> Matching:
             _anchor(matching, grade) or matching.see_through(grade) or grow(matching, grade)
         ):
             matching.settle(grade)
-    while not matching.is_done and align(matching):
-        matching.settle(Grade.OPERATOR)
-        grow(matching, Grade.OPERATOR)
-    _match_places(matching)
+    for shortest in (SHORTEST, 1):
+        while not matching.is_done and align(matching, shortest):
+            matching.settle(Grade.OPERATOR)
+            grow(matching, Grade.OPERATOR)
+        _match_places(matching)
     _match_leftover_ends(matching)
     return matching
 
@@ -103,18 +106,23 @@ def _anchor(matching: Matching, grade: Grade) -> bool:
 
 def _match_places(matching: Matching) -> None:
     """Matches nodes that differ even in their operator, but stand between the same neighbours."""
-    while not matching.is_done:
-        keys = []
-        for side in (0, 1):
-            forward, backward = matching.keys(side, Grade.PLACE)
-            both: list[object] = list(zip(forward, backward, strict=True))
-            for index in matching.free(side):
-                item = matching.item(side, index)
-                matched = [isinstance(p, Port) and matching.partner[side][p.item] >= 0 for p in item.operands]
-                if item.kind is not Kind.NODE or not any(matched) or not item.links:
-                    both[index] = ("none", side, index)
-            keys.append(both)
-        if not matching.match_unique(keys[0], keys[1]):
+
+    def stands(side: int, index: int) -> bool:
+        item, partner = matching.item(side, index), matching.partner[side]
+        return (
+            item.kind is Kind.NODE
+            and bool(item.links)
+            and any(isinstance(p, Port) and partner[p.item] >= 0 for p in item.operands)
+        )
+
+    def admits(i: int, j: int) -> bool:
+        return stands(0, i) and stands(1, j)
+
+    for _ in range(_MOST_ROUNDS):
+        if matching.is_done:
+            return
+        both = [list(zip(*matching.keys(side, Grade.PLACE), strict=True)) for side in (0, 1)]
+        if not matching.match_unique(both[0], both[1], admits):
             return
 
 

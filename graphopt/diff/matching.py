@@ -9,7 +9,7 @@ beyond it. (Weisfeiler and Lehman's refinement, in the two directions of a direc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from graphopt.diff.ambiguous import resolve
 from graphopt.diff.flat import Flat, Item, Kind, Link, Port
@@ -151,15 +151,27 @@ class Matching:
             found = self.match_unique(keys_a, keys_b) or found
         return found
 
-    def match_unique(self, keys_a: Sequence[object], keys_b: Sequence[object]) -> bool:
-        """Matches the items without a partner whose key no other such item of their graph has."""
+    def match_unique(
+        self,
+        keys_a: Sequence[object],
+        keys_b: Sequence[object],
+        admits: Callable[[int, int], bool] | None = None,
+    ) -> bool:
+        """Matches the items without a partner whose key no other such item of their graph has, operands before
+        their users.
+
+        Args:
+            admits: asked of each pair when those before it have been made.
+        """
         singles = self._singles(0, keys_a)
         others = self._singles(1, keys_b)
         found = False
         for key, i in singles.items():
             j = others.get(key)
             # A node with bodies that was matched just now has taken its parameters with it.
-            if j is not None and self.partner[0][i] == self.partner[1][j] == -1:
+            if j is None or not self.partner[0][i] == self.partner[1][j] == -1:
+                continue
+            if admits is None or admits(i, j):
                 self.pair(i, j)
                 found = True
         return found

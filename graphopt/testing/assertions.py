@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 
+from graphopt.errors import ArgumentError, require
 from graphopt.ir.graph import Graph
+from graphopt.ir.tensor import Array
 from graphopt.ir.transaction import EventKind, Transaction
 from graphopt.testing.snippets import GraphLike, graph_of
 
@@ -20,6 +23,10 @@ PassLike = Union[str, "Pass", "Pipeline"]
 
 _SHOWN = 40
 """Lines of a difference that a failure prints."""
+_GAP = 1e3
+"""How far apart huge and ordinary elements lie when the ordinary ones are measured by themselves."""
+_HUGE = 1e3
+"""From where elements count as huge."""
 
 
 def assert_graphs_equal(
@@ -32,8 +39,8 @@ def assert_graphs_equal(
     """Asserts that two graphs compute the same by the same nodes, in whatever order.
 
     Args:
-        weights: how constants compare: by every bit, by type only, or floats within a distance relative
-            to the largest.
+        weights: how constants compare: by every bit, floats by type only, or floats within a distance
+            relative to the largest.
         names: whether names of the graphs' inputs and outputs count; those in between never do.
 
     Raises:
@@ -57,36 +64,58 @@ def assert_same_outputs(
     Args:
         inputs: one sample or several, arrays by input name; by default some are made, awkward numbers
             among them when ``tolerance`` is 0.
-        tolerance: how far floats may be apart, relative to the largest of an output; 0: bit by bit, signs
-            of zeros and places of NaN included.
+        tolerance: how far floats may be apart, relative to the largest of an output (where huge elements lie
+            beyond a gap, that of the others is for the others); 0: bit by bit, signs of zeros and places of NaN
+            included.
 
     Raises:
         AssertionError: names the output, the first element that differs, and by how much.
         InputError: the inputs don't fit.
         EvaluationError: a graph can't be run.
+        ArgumentError: there is nothing to compare, no sample or no elements; or a tolerance that is none.
     """
+    if isinstance(tolerance, bool) or not 0 <= tolerance < math.inf:
+        raise ArgumentError(f"tolerance must be a number from 0 up, not {tolerance!r}")
+    first = graph_of(a)
+    samples = _samples(first, inputs, wild=tolerance == 0)
+    _assert_outputs(first, graph_of(b), samples, lambda old, new: _apart(old, new, tolerance))
+
+
+def _assert_outputs(
+    a: Graph, b: Graph, samples: list[Mapping[str, Any]], apart: Callable[[Any, Any], str]
+) -> None:
+    """Asserts of each output that ``apart`` finds nothing to say of how it was and is."""
     from graphopt.evaluate import Session
 
-    first, second = graph_of(a), graph_of(b)
-    with Session(first) as session:
+    with Session(a) as session:
         engine = session.engine
-        samples = _samples(first, inputs, wild=tolerance == 0)
         wanted = [session.run(sample) for sample in samples]
-    with Session(second, engine) as session:  # type: ignore[arg-type]
+    with Session(b, engine) as session:  # type: ignore[arg-type]
         given = [session.run(sample) for sample in samples]
-    for number, (old, new) in enumerate(zip(wanted, given, strict=True)):
+    for number, (sample, old, new) in enumerate(zip(samples, wanted, given, strict=True)):
         if list(old) != list(new):
             raise AssertionError(f"the outputs are {', '.join(old)} and {', '.join(new)}")
+        if any(_is_empty(x) for x in sample.values()) and all(map(_is_empty, old.values())):
+            raise ArgumentError(f"nothing is compared: no output has elements on sample {number}")
         for name in old:
-            if wrong := _apart(old[name], new[name], tolerance):
+            if wrong := apart(old[name], new[name]):
                 raise AssertionError(f'sample {number}, output "{name}": {wrong}')
+
+
+def _is_empty(value: Any) -> bool:
+    return (
+        all(map(_is_empty, value)) if isinstance(value, list) else value is not None and np.size(value) == 0
+    )
 
 
 def _samples(graph: Graph, inputs: Any, *, wild: bool) -> list[Mapping[str, Any]]:
     if isinstance(inputs, Mapping):
         return [inputs]
     if inputs is not None:
-        return list(inputs)
+        samples = list(inputs)
+        if not samples:
+            raise ArgumentError("inputs must hold a sample at least", hint="leave it out to have some made")
+        return samples
     from graphopt.testing.fuzzing.values import sample_inputs
 
     return [
@@ -98,16 +127,43 @@ def _samples(graph: Graph, inputs: Any, *, wild: bool) -> list[Mapping[str, Any]
 
 def _apart(old: Any, new: Any, tolerance: float) -> str:
     from graphopt.testing.fuzzing.compare import beyond, differs
-    from graphopt.verify.distance import below_gap
 
-    if tolerance == 0 or isinstance(old, list) or old is None:
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return next((w for a, b in zip(old, new, strict=True) if (w := _apart(a, b, tolerance))), "")
+    if tolerance == 0 or isinstance(old, list) or old is None or np.asarray(old).dtype.kind in "OSUb":
         return differs(old, new)
-    magnitude = np.abs(np.nan_to_num(np.asarray(old, np.float64), posinf=0, neginf=0))
-    bound = np.full(np.shape(old), tolerance * magnitude.max(initial=0.0))
-    below = below_gap(np.asarray(old))
-    if below is not None:
-        bound[below] = tolerance * magnitude[below].max()
-    return beyond(old, new, bound)
+    return beyond(old, new, tolerance * _scales(np.asarray(old)))
+
+
+def _scales(array: Array) -> Array:
+    """What the distance of each element is relative to: the largest one, or the largest below a gap. Where huge
+    elements lie beyond a gap, others would count for nothing beside them."""
+    wide = np.complex128 if array.dtype.kind == "c" else np.float64
+    sizes = np.nan_to_num(np.abs(array.astype(wide)), nan=0.0, posinf=0.0)
+    top = float(sizes.max(initial=0.0))
+    small = sizes <= top / _GAP
+    below = float(sizes.max(initial=0.0, where=small))
+    if top < _HUGE or float(sizes.min(initial=top, where=~small)) < _GAP * below:
+        return np.full(array.shape, top)
+    return np.where(small, below or top / _GAP, top)
+
+
+def _unlike(old: Any, new: Any) -> str:
+    """How a result is of another type or shape, or NaN where it was a number; "" if it is not."""
+    from graphopt.testing.fuzzing.compare import types_differ
+
+    if wrong := types_differ({"": old}, {"": new}):
+        return wrong.removeprefix('output "": ')
+    if isinstance(old, list):
+        if len(old) != len(new):
+            return f"had {len(old)} elements and has {len(new)}"
+        return next((w for a, b in zip(old, new, strict=True) if (w := _unlike(a, b))), "")
+    was, now = np.asarray(old), np.asarray(new)
+    if old is None or was.dtype.kind in "OSUbiu":
+        return ""
+    wide = np.complex128 if was.dtype.kind == "c" else np.float64
+    count = int((np.isnan(now.astype(wide)) & ~np.isnan(was.astype(wide))).sum())
+    return f"{count} of {now.size} elements became NaN" if count else ""
 
 
 def rewrite_and_compare(
@@ -131,7 +187,7 @@ def rewrite_and_compare(
         removed: how many nodes are gone.
         replaced: how many values others took the place of.
         tolerance: see :func:`assert_same_outputs`; by default 0 for passes that are exact, 1e-5 for approximate
-            ones, and no comparison for lossy ones.
+            ones; of what lossy ones give only types, shapes and that no number became NaN.
         inputs: see :func:`assert_same_outputs`.
 
     Returns:
@@ -139,10 +195,14 @@ def rewrite_and_compare(
 
     Raises:
         AssertionError: something is not as it was said.
+        ArgumentError: see :func:`assert_same_outputs`.
     """
     from graphopt.ir.builder import copy_graph
-    from graphopt.pipeline import Pipeline
+    from graphopt.pipeline import Pass, Pipeline
 
+    require(
+        "passes", passes, (str, Pass, Pipeline), hint="Pipeline((first, second)) makes one of several passes"
+    )
     source = graph_of(before)
     copy = copy_graph(source)
     if isinstance(passes, str):
@@ -162,6 +222,8 @@ def rewrite_and_compare(
     tolerance = _tolerance(pipeline) if tolerance is None else tolerance
     if tolerance is not None:
         assert_same_outputs(source, copy, inputs, tolerance)
+    else:
+        _assert_outputs(source, copy, _samples(source, inputs, wild=False), _unlike)
     return copy
 
 
@@ -170,8 +232,7 @@ def _assert_count(
 ) -> None:
     if wanted is None:
         return
-    given: Any = found.total() if isinstance(wanted, int) else dict(sorted(found.items()))
-    if given != (wanted if isinstance(wanted, int) else dict(sorted(wanted.items()))):
+    if found.total() != wanted if isinstance(wanted, int) else +found != +Counter(wanted):
         named = ", ".join(f"{count} {op}" for op, count in sorted(found.items())) or "none"
         raise AssertionError(f"{what}: {named}, not {wanted}{_told(report)}")
 

@@ -41,8 +41,10 @@ class GoldenGraph:
     def __init__(self, request: pytest.FixtureRequest) -> None:
         self._update = bool(request.config.getoption("--update-golden"))
         test: Path = request.path
-        name = "".join(c if c.isalnum() or c in "-_.[]" else "_" for c in request.node.name)
+        words = request.node.nodeid.partition("::")[2].replace("::", ".")  # classes count
+        name = "".join(c if c.isalnum() or c in "-_.[]" else "_" for c in words)
         self._default = test.with_name("golden") / test.stem / f"{name}.gir"
+        self._is_taken = False
 
     def __call__(
         self,
@@ -56,22 +58,33 @@ class GoldenGraph:
 
         Args:
             graph: a graph, or anything that :func:`graphopt.testing.graph_of` takes.
-            path: by default ``golden/TEST FILE/TEST.gir`` beside the test.
+            path: by default ``golden/TEST FILE/TEST.gir`` beside the test, ``CLASS.TEST.gir`` in a class; for one
+                graph of a test.
             weights, names: see :func:`graphopt.testing.assert_graphs_equal`.
 
         Raises:
-            AssertionError: they differ, or there is no such file.
+            AssertionError: they differ, or there is no such file, or none that can be read.
+            UsageError: a second graph of a test without a path.
         """
+        from graphopt.errors import GraphoptError
         from graphopt.ir.text import load_gir, save_gir
         from graphopt.testing import assert_graphs_equal, graph_of
 
+        if path is None and self._is_taken:
+            raise pytest.UsageError(f"{self._default.name} holds the first graph of this test: give a path")
+        self._is_taken |= path is None
         file, actual = Path(path or self._default), graph_of(graph)
         if file.exists():
             try:
-                assert_graphs_equal(actual, load_gir(file), weights=weights, names=names)
-                return
-            except AssertionError as error:
+                expected = load_gir(file)
+            except GraphoptError as error:
                 self._fail(file, str(error))
+            else:
+                try:
+                    assert_graphs_equal(actual, expected, weights=weights, names=names)
+                    return
+                except AssertionError as error:
+                    self._fail(file, str(error))
         else:
             self._fail(file, "there is no such file")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -86,13 +99,16 @@ class GoldenGraph:
         Raises:
             AssertionError: they differ, or there is no such file.
         """
+        from graphopt.ir.files import replacing
+
         file = Path(path)
-        expected = file.read_text(encoding="utf-8") if file.exists() else ""
+        expected = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
         found = differences(text, expected) if differences is not None else _lines_differ(text, expected)
         if found:
             self._fail(file, found)
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text, encoding="utf-8", newline="\n")
+            with replacing(file) as partial:
+                partial.write_text(text, encoding="utf-8", newline="\n")
 
     def _fail(self, file: Path, reason: str) -> None:
         """Raises, unless golden files are being written anew."""

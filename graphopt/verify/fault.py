@@ -63,11 +63,13 @@ class Reproducer:
             ModelError: the graph can't be written.
         """
         from graphopt import onnx_io
+        from graphopt.ir.files import replacing
 
         try:
             folder.mkdir(parents=True, exist_ok=True)
             onnx_io.save(self.graph, folder / "before.onnx")
-            np.savez(folder / "inputs.npz", **self.inputs)
+            with replacing(folder / "inputs.npz") as partial, partial.open("wb") as file:
+                np.savez(file, **self.inputs)
         except OSError as error:
             raise InputError(f"{folder}: the reproducer can't be written ({error.strerror})") from error
         return self.command(folder)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 import graphopt as go
 from graphopt.diff import diff
+from graphopt.diff.alignment import common_runs
 from graphopt.errors import ArgumentError
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse_graph
@@ -184,6 +187,15 @@ def test_constants_of_shapes_always_count() -> None:
     assert text(("[0, 4]", "[-1, 4]"), base=base, weights="shape") == expected
 
 
+@pytest.mark.parametrize("dtype", ["i32", "i64"])
+@pytest.mark.parametrize("weights", ["shape", 1.0])
+def test_integers_always_count(dtype: str, weights: float | str) -> None:
+    base = BASE.replace("f32[4] = [1.0, 2.0, 3.0, 4.0]", f"{dtype}[2] = [0, 3]").replace(
+        "%a: f32[n, 4] = Add(%x, %w)", "%a: f32[n, 2] = Gather(%x, %w) {axis = 1}"
+    )
+    assert "input 1" in text(("[0, 3]", "[0, 2]"), base=base, weights=weights)
+
+
 def test_names_of_the_signature_may_be_ignored() -> None:
     renamed = [("%x", "%z"), ('as "y"', 'as "z"')]
     assert len(diff(parse_graph(BASE), changed(*renamed)).signature) == 2
@@ -275,3 +287,39 @@ def test_diff_is_at_hand() -> None:
     graph = parse_graph(BASE)
     assert go.diff(graph, graph).equal
     assert isinstance(go.diff(graph, graph), go.GraphDiff)
+
+
+def chain(operators: list[str]) -> Graph:
+    lines = [f"%v{i + 1}: f32[n] = {op}(%v{i})" for i, op in enumerate(operators)]
+    body = "\n".join(lines)
+    return parse_graph(
+        f'gir 1\ngraph "g" opset 26 {{\ninput %v0: f32[n]\n{body}\nreturn %v{len(lines)} as "y"\n}}\n'
+    )
+
+
+def test_many_changes_are_all_told_apart() -> None:
+    """More edits than one search for a common subsequence takes."""
+    draw = random.Random(1)
+    names = ["Abs", "Exp", "Neg", "Relu", "Sigmoid", "Tanh"]
+    before = [draw.choice(names) for _ in range(3000)]
+    places = set(draw.sample(range(3000), 150))
+    other = [names[names.index(op) - 1] if i in places else op for i, op in enumerate(before)]
+    found = diff(chain(before), chain(other))
+    assert (len(found.removed), len(found.added), len(found.changed)) == (0, 0, 150)
+    less = [op for i, op in enumerate(before) if i not in places]
+    found = diff(chain(before), chain(less))
+    assert (len(found.removed), len(found.added), len(found.changed)) == (150, 0, 0)
+
+
+def test_common_runs_go_on_where_one_search_ends() -> None:
+    draw = random.Random(2)
+    a = [draw.randrange(50) for _ in range(4000)]
+    b = [x for x in a if draw.random() < 0.9]
+    assert len(a) - len(b) > 300
+    runs = common_runs(a, b)
+    end_a = end_b = 0
+    for start_a, start_b, length in runs:
+        assert start_a >= end_a and start_b >= end_b
+        assert a[start_a : start_a + length] == b[start_b : start_b + length]
+        end_a, end_b = start_a + length, start_b + length
+    assert sum(length for *_, length in runs) == len(b)

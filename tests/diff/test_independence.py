@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import graph_strategies
-import pass_strategies
 import pytest
 from disguise import MUTATIONS, disguise, mutate
 from hypothesis import HealthCheck, given, settings
@@ -16,6 +15,7 @@ import graphopt as go
 from graphopt.diff import diff
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.graph import Graph
+from graphopt.testing import random_graphs
 from tests.golden.test_golden_graphs import MODELS
 
 SEEDS = st.integers(0, 2**32)
@@ -50,7 +50,7 @@ def check_mutations(graph: Graph, seed: int) -> None:
 
 
 @settings(EXAMPLES, max_examples=300)
-@given(pass_strategies.graphs(), SEEDS)
+@given(random_graphs(), SEEDS)
 def test_random_networks(graph: Graph, seed: int) -> None:
     check_equal(graph, seed)
     check_mutations(graph, seed)
@@ -65,7 +65,7 @@ def test_random_graphs_of_every_kind(graph: Graph, seed: int) -> None:
 
 @pytest.mark.sweep
 @settings(EXAMPLES, max_examples=500)
-@given(pass_strategies.graphs(), SEEDS, st.sampled_from(["", "O1", "O2"]))
+@given(random_graphs(), SEEDS, st.sampled_from(["", "O1", "O2"]))
 def test_500_random_networks_before_and_after_passes(graph: Graph, seed: int, pipeline: str) -> None:
     graph = go.optimize(graph, pipeline, verify="off") if pipeline else graph
     check_equal(graph, seed)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import graphopt as go
 from graphopt.errors import ArgumentError, TextError
+from graphopt.rewrite import Rule, op, var
 from graphopt.testing import assert_graphs_equal, assert_same_outputs, graph_of, rewrite_and_compare
 
 TWICE = "input %x: f32[n, 4]  %a = Neg(%x)  %b = Neg(%a)  %y = Relu(%b)  return %y"
@@ -94,6 +97,62 @@ def test_same_outputs_on_given_inputs() -> None:
         assert_same_outputs(relu, same, [positive, {"x": -positive["x"]}])
 
 
+RELU = "input %x: f32[n, 4]  %y = Relu(%x)  return %y"
+NEG = RELU.replace("Relu", "Neg")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"inputs": []}, "a sample at least"),
+        ({"inputs": {"x": np.zeros((0, 4), np.float32)}}, "no output has elements on sample 0"),
+        ({"tolerance": float("nan")}, "tolerance must be a number from 0 up"),
+        ({"tolerance": float("inf")}, "tolerance must be a number from 0 up"),
+        ({"tolerance": -1e-5}, "tolerance must be a number from 0 up"),
+    ],
+)
+def test_comparisons_of_nothing_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        assert_same_outputs(RELU, NEG, **options)
+    with pytest.raises(ArgumentError, match=words):
+        rewrite_and_compare("eliminate-dead-code", RELU, **options)
+
+
+def test_huge_elements_hide_no_others() -> None:
+    plus = "input %x: f32[2]  const %k: f32[2] = [KS]  %y = Add(%x, %k)  return %y"
+    zero = {"x": np.zeros(2, np.float32)}
+
+    def compare(was: str, now: str) -> None:
+        assert_same_outputs(plus.replace("KS", was), plus.replace("KS", now), zero, tolerance=1e-5)
+
+    compare("1e6, 1", "1000005, 1.000005")
+    compare("1e6, 0", "1e6, 0.005")
+    compare("1e6, 2000", "1e6, 2005")  # no gap
+    for was, now in (("1e6, 0", "1e6, 3"), ("1e6, 1", "1e6, 1.001"), ("1e6, 1", "1000050, 1")):
+        with pytest.raises(AssertionError, match="1 of 2 elements"):
+            compare(was, now)
+
+
+@dataclass(frozen=True)
+class Lossy(go.PatternPass):
+    """Takes a function of the same type for Relu, Log for one."""
+
+    name = "assertions-test-lossy"  # Not registered: other tests go through all passes.
+    effect = go.Effect.LOSSY
+    op: str = "Tanh"
+
+    def rules(self) -> list[Rule]:
+        return [Rule("other", op("Relu", var("x")), lambda r, m: r.create(self.op, [m["x"]]).output)]
+
+
+def test_what_lossy_passes_give_is_looked_at() -> None:
+    rewrite_and_compare(Lossy(), RELU, inserted={"Tanh": 1, "Log": 0}, removed=1)
+    with pytest.raises(AssertionError, match="elements became NaN"):
+        rewrite_and_compare(Lossy("Log"), RELU)
+    with pytest.raises(ArgumentError, match="passes must be"):
+        rewrite_and_compare(["O1"], RELU)  # type: ignore[arg-type]
+
+
 def test_rewrite_and_compare() -> None:
     after = rewrite_and_compare(
         "simplify-identities,eliminate-dead-code", TWICE, TWICE.replace("Relu(%b)", "Relu(%x)").replace("%a = Neg(%x)  %b = Neg(%a)", ""),
@@ -108,6 +167,7 @@ def test_rewrite_and_compare() -> None:
         ({"removed": 3}, "removed: 2 Neg, not 3"),
         ({"removed": {"Relu": 1}}, "removed: 2 Neg, not {'Relu': 1}"),
         ({"inserted": 1}, "inserted: none, not 1"),
+        ({"inserted": {"Relu": 1, "Neg": 0}}, "inserted: none, not {'Relu': 1, 'Neg': 0}"),
         ({"replaced": 5}, "1 values replaced, not 5"),
         ({"after": TWICE}, "the graphs differ"),
     ],

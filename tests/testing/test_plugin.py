@@ -5,6 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+# Pytester forgets what was loaded in a session, and these can't be loaded twice.
+import ml_dtypes  # noqa: F401
+import numpy as np  # noqa: F401
+import onnx  # noqa: F401
+import onnxruntime  # noqa: F401
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -43,6 +48,46 @@ def test_golden_graphs(pytester: pytest.Pytester) -> None:
     failed.stdout.fnmatch_lines(["*the graphs differ (- expected, + actual):*"])
     pytester.runpytest_inprocess("--update-golden").assert_outcomes(passed=1)
     assert "Tanh(%x)" in written.read_text()
+
+
+def test_golden_files_are_not_shared(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_it=f"""
+        GRAPH = {GRAPH!r}
+
+        class TestA:
+            def test_x(self, golden_graph):
+                golden_graph(GRAPH)
+
+        class TestB:
+            def test_x(self, golden_graph):
+                golden_graph(GRAPH.replace("Relu", "Tanh"))
+
+        def test_twice(golden_graph):
+            golden_graph(GRAPH, "named.gir")
+            golden_graph(GRAPH)
+            golden_graph(GRAPH.replace("Relu", "Tanh"))
+        """
+    )
+    first = pytester.runpytest_inprocess("--update-golden")
+    first.assert_outcomes(passed=2, failed=1)
+    first.stdout.fnmatch_lines(
+        ["*UsageError: test_twice.gir holds the first graph of this test: give a path"]
+    )
+    folder = pytester.path / "golden" / "test_it"
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "TestA.test_x.gir", "TestB.test_x.gir", "test_twice.gir",
+    ]  # fmt: skip
+    pytester.runpytest_inprocess().assert_outcomes(passed=2, failed=1)
+
+    (folder / "TestA.test_x.gir").write_text("gir 1\n<<<<<<< ours\n")
+    failed = pytester.runpytest_inprocess("-k", "TestA")
+    failed.assert_outcomes(failed=1)
+    failed.stdout.fnmatch_lines(
+        ["*AssertionError: TestA.test_x.gir (--update-golden writes it anew): *line 2*"]
+    )
+    pytester.runpytest_inprocess("-k", "TestA", "--update-golden").assert_outcomes(passed=1)
+    assert "Relu(%x)" in (folder / "TestA.test_x.gir").read_text()
 
 
 def test_golden_texts(pytester: pytest.Pytester) -> None:
