@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done, 2 can't be done, 130 interrupted."""
+"""The command line. Exit codes: `graphopt --help` says them."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -28,6 +29,7 @@ _COMMANDS = {
 
 
 _INTERRUPTED = 130
+_NO_READER = 128 + signal.SIGPIPE
 
 
 class _LazyGroup(click.Group):
@@ -72,7 +74,7 @@ def app() -> None:
       graphopt bench model.onnx
 
     Exit codes: 0 done, 1 different (diff) or at fault (bisect), 2 can't be done or said (the message says why), 130
-    interrupted. With GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
+    interrupted, 141 nobody reads stdout any more. With GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
     """
 
 
@@ -101,12 +103,21 @@ def _run() -> int:
     try:
         if sys.stdout is None:  # Python's word for a closed descriptor.
             raise GraphoptError("stdout is closed", hint="send it to a file or to /dev/null")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(
+                errors="replace"
+            )  # an encoding that lacks a character is no reason to fail
         # What a command ends with by Exit comes back as its result.
         code = app.main(prog_name="graphopt", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except SystemExit as stop:
+        # So click and rich end where the reader of stdout has gone away; but 1 means "different" here.
+        if stop.code != 1:
+            raise
+        return _unwritable(BrokenPipeError())
     except click.exceptions.Abort:
         return _INTERRUPTED
     except click.ClickException as error:
@@ -123,6 +134,7 @@ def _unwritable(error: OSError) -> int:
     """Ends quietly when the reader of stdout has gone away, with a word when it can't be written."""
     # What is still buffered goes nowhere, so that the interpreter does not trip over it at its end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if not isinstance(error, BrokenPipeError):
-        show_error(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
+    if isinstance(error, BrokenPipeError):
+        return _NO_READER
+    show_error(GraphoptError(f"{error.filename or 'the output'}: {error.strerror or error}"))
     return 2

@@ -97,7 +97,8 @@ def write_text(path: Path, text: str) -> None:
 def print_json(document: Any) -> None:
     """One JSON document on stdout; infinities and what is not a number become null, as JSON has neither."""
     plain = _finite(document)
-    click.echo(json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    escaped = not (sys.stdout.encoding or "").lower().startswith("utf")
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=escaped, allow_nan=False, default=str))
 
 
 def _finite(item: Any) -> Any:

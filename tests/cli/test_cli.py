@@ -520,6 +520,33 @@ def test_a_closed_stdout_is_said(folder: Path) -> None:
     assert "stdout is closed" in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_gone_away_is_no_difference(folder: Path) -> None:
+    """Neither of what click makes of a broken pipe nor of what rich does; and nothing is said."""
+    for command in (["diff", "net.onnx", "net.onnx"], ["inspect", "net.onnx"], ["opt", "--help"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-c", "from graphopt.cli import main; main()", *command],
+            stdout=writer, stderr=subprocess.PIPE, text=True, cwd=folder, timeout=300,
+        )  # fmt: skip
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_an_encoding_that_lacks_characters_replaces_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    model = onnx.load(folder / "net.onnx")
+    model.graph.name = model.graph.node[2].output[0] = model.graph.output[0].name = "größe"
+    onnx.save(model, tmp_path / "m.onnx")
+    done = graphopt("inspect", tmp_path / "m.onnx")
+    assert (done.returncode, done.stderr) == (0, "") and "gr??e" in done.stdout
+    assert json.loads(graphopt("inspect", tmp_path / "m.onnx", "--json").stdout)["name"] == "größe"
+    done = graphopt("opt", folder / "net.onnx", "-p", "O0", "-o", tmp_path / "o.onnx")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_outputs_are_written_as_npz_only(folder: Path, tmp_path: Path) -> None:
     assert_refused(graphopt("run", folder / "net.gopt", "--random", "-o", tmp_path / "out.txt"), ".npz")
     assert not (tmp_path / "out.txt").exists()
