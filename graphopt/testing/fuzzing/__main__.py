@@ -58,12 +58,15 @@ def main(
 def _again(model: Path, seed: int, found: list[Case]) -> list[Finding]:
     from graphopt.api import load
     from graphopt.testing.fuzzing.check import COMPILED, Examination
+    from graphopt.units import counted
 
     examination = Examination(load(model), seed)
     checks = [examination.compiled() if case.text == COMPILED else examination.check(case) for case in found]
     findings = [finding for finding in checks if finding is not None]
     reasons = examination.tally.refused
-    click.echo(f"{len(findings)} findings" + (f"; it does not run: {', '.join(reasons)}" if reasons else ""))
+    click.echo(
+        counted(len(findings), "finding") + (f"; it does not run: {', '.join(reasons)}" if reasons else "")
+    )
     return findings
 
 

@@ -15,6 +15,7 @@ from graphopt.testing.fuzzing.check import COMPILED, Case, Examination, Finding,
 from graphopt.testing.fuzzing.choices import Recorder, Replay, shrink
 from graphopt.testing.fuzzing.graphs import make_graph
 from graphopt.testing.fuzzing.sketch import Motif
+from graphopt.units import counted
 
 _SEEDS = 100
 _STRIDE = 1_000_003
@@ -36,7 +37,7 @@ class Campaign:
             f"{sum(tally.compared.values())} comparisons; {len(tally.fired)} rules applied; {self.seconds:.0f} s"
         ]
         lines += [f"  {count} {how}" for how, count in sorted(tally.compared.items())]
-        lines += [f"{len(self.findings)} findings"]
+        lines += [counted(len(self.findings), "finding")]
         return "\n".join(lines)
 
 
