@@ -321,6 +321,7 @@ def test_options_that_contradict_each_other(folder: Path) -> None:
     assert_refused(done, "--pipeline", "--artifact")
     assert_refused(graphopt("bench", model, model, "--artifact", folder / "net.gopt"), "one MODEL")
     assert_refused(graphopt("run", folder / "net.gopt", "--random", "-1"), "-1")
+    assert_refused(graphopt("run", folder / "net.gopt", "--random", "-i", "x.npz"), "give not both")
     assert_refused(graphopt("bench", model, "--rounds", "0"), "--rounds", "x>=1")
     write = ("compile", model, "-o", folder / "refused.gopt")
     assert_refused(graphopt(*write, "-t", "native", "-t", "native"), "the target native is given twice")
