@@ -187,7 +187,9 @@ def compile(
     resolved = _target(target)
     if resolved is None:
         raise ArgumentError("target must be a text such as 'native' or a Target, not None")
-    if kernel_error is not None and (not isinstance(kernel_error, int | float) or not kernel_error >= 0):
+    if kernel_error is not None and (
+        not isinstance(kernel_error, int | float) or not 0 <= kernel_error < float("inf")
+    ):
         raise ArgumentError(f"kernel_error must be a number from 0 up, not {kernel_error!r}")
     if tune is not None and (
         isinstance(tune, bool) or not isinstance(tune, int | float) or not 0 < tune < float("inf")

@@ -53,6 +53,7 @@ def html_page(report: Report) -> str:
             )
         parts.append(svg_plot(comparisons, report.engines))
         parts.append(_table(comparisons))
+    parts += [f"<p>Not measured: {escape(text)}</p>" for text in report.failed]
     parts += ["<h2>How to measure again</h2>", f"<pre>{escape(report.command)}</pre>", "<dl>"]
     for name, value in {**report.machine, "day": report.day}.items():
         parts.append(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>")

@@ -25,6 +25,7 @@ class Report:
         seconds: how long each time.
         machine: what it ran on, by what it says.
         day: when.
+        failed: what is wrong with models that could not be measured, a paragraph each that names the model.
     """
 
     comparisons: Sequence[Comparison]
@@ -33,6 +34,7 @@ class Report:
     seconds: float
     machine: dict[str, str] = field(default_factory=lambda: describe_machine())
     day: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
+    failed: Sequence[str] = ()
 
     @property
     def threads(self) -> list[int]:
@@ -72,6 +74,7 @@ class Report:
             "rounds": self.rounds,
             "seconds": self.seconds,
             "comparisons": [comparison.as_dict() for comparison in self.comparisons],
+            "failed": list(self.failed),
             "mean_ratios": [
                 {"threads": threads, **{name: self.mean_ratio(name, threads) for name in self.engines}}
                 for threads in self.threads

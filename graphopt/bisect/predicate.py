@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import re
 import shlex
 import subprocess
@@ -129,6 +130,12 @@ def predicate_of(text: str) -> Predicate:
     """The predicate that ``text`` names: ``FILE.py:FUNCTION``, else a command.
 
     Raises:
-        InputError: there is no such function.
+        InputError: it is empty, there is no such function, or it names a file alone.
     """
+    if not text.strip():
+        raise InputError("the predicate is empty", hint="give FILE.py:FUNCTION or a command")
+    if text.endswith(".py") and Path(text).is_file() and not os.access(text, os.X_OK):
+        raise InputError(
+            f"predicate {text}: is no command, and names no function", hint=f"give {text}:FUNCTION"
+        )
     return FunctionPredicate(text) if _FUNCTION.fullmatch(text) else CommandPredicate(text)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ from graphopt.cli.options import (
     read_model,
     read_sample,
 )
-from graphopt.cli.output import print_json, print_table, progress, require_writable, write_text
+from graphopt.cli.output import print_json, print_table, progress, require_writable, show_error, write_text
+from graphopt.errors import GraphoptError
 from graphopt.units import counted
 
 if TYPE_CHECKING:
@@ -186,26 +188,32 @@ def command(
     arrays = read_sample(data) if data else {}
     settings = Settings(engines, threads, rounds, seconds, as_json, html)
     with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as scratch:
-        cases = []
+        cases: list[Case] = []
+        failed: list[GraphoptError] = []
         for index, model in enumerate(models):
             folder = Path(scratch) / str(index)
             folder.mkdir()
-            if (model / "manifest.json").is_file() and artifact is None:
-                cases.append(_artifact_case(model, dims, arrays))
-            else:
-                cases.append(
-                    prepare(
-                        model,
-                        dims,
-                        input_shapes,
-                        arrays,
-                        folder,
-                        pipeline,
-                        artifact,
-                        kernel_error=kernel_error,
-                    )
-                )
-        measure(cases, settings)
+            with _collecting(failed, str(model)):
+                if (model / "manifest.json").is_file() and artifact is None:
+                    cases.append(_artifact_case(model, dims, arrays))
+                else:
+                    cases.append(
+                        prepare(
+                            model, dims, input_shapes, arrays, folder, pipeline, artifact, kernel_error=kernel_error
+                        )
+                    )  # fmt: skip
+        measure(cases, settings, failed)
+
+
+@contextlib.contextmanager
+def _collecting(failed: list[GraphoptError], name: str) -> Iterator[None]:
+    """Keeps what is wrong with one model for the report, so that the others are measured all the same."""
+    try:
+        yield
+    except GraphoptError as error:
+        if Path(name).name not in error.message:
+            error.message = f"{name}: {error.message}"
+        failed.append(error)
 
 
 def prepare(
@@ -260,26 +268,46 @@ def _artifact_case(artifact: Path, dims: Mapping[str, int], data: Mapping[str, A
     return Case(artifact.name, None, artifact, inputs, fixed=False)
 
 
-def measure(cases: Sequence[Case], settings: Settings) -> None:
-    """Measures all cases with all numbers of threads, and prints and writes the report."""
+def measure(cases: Sequence[Case], settings: Settings, failed: Sequence[GraphoptError] = ()) -> None:
+    """Measures all cases with all numbers of threads, and prints and writes the report.
+
+    Args:
+        failed: what is wrong with models that are no cases; more is found where graphopt can't run one.
+
+    Raises:
+        GraphoptError: nothing could be measured.
+    """
     from graphopt.bench import Report, compare, html_page
 
-    comparisons = []
+    comparisons: list[Comparison] = []
+    failed = list(failed)
     for case in cases:
         others = settings.engines if case.model is not None else ()
         files = {"graphopt": case.artifact, **{name: case.model for name in others if case.model}}
         for threads in settings.threads:
-            with progress(f"{case.name}, {counted(threads, 'thread')}") as step:
+            before = len(failed)
+            with (
+                _collecting(failed, case.name),
+                progress(f"{case.name}, {counted(threads, 'thread')}") as step,
+            ):
                 compared = compare(
                     files, case.inputs, name=case.name, threads=threads, rounds=settings.rounds,
                     seconds=settings.seconds, reference=case.model, fixed=case.fixed, progress=step,
                 )  # fmt: skip
+            if len(failed) > before:
+                continue
             compared.results[0].compile_seconds = case.compile_seconds
             comparisons.append(compared)
             if len(cases) * len(settings.threads) > 1:
                 click.echo(f"measured {case.name} with {counted(threads, 'thread')}", err=True)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    report = Report(comparisons, command, settings.rounds, settings.seconds)
+    if not comparisons:
+        for error in failed[:-1]:
+            show_error(error)
+        raise failed[-1]
+    report = Report(
+        comparisons, command, settings.rounds, settings.seconds, failed=[str(error) for error in failed]
+    )
     if settings.html is not None:
         write_text(settings.html, html_page(report))
     if settings.as_json:
@@ -317,6 +345,8 @@ def _print(report: Report) -> None:
             several = ", geometric mean" if len(report.of_threads(threads)) > 1 else ""
             click.echo(f"graphopt by the fastest other engine: {mean:.2f}{several}")
         click.echo()
+    for text in report.failed:
+        click.echo(f"not measured: {text}")
 
 
 def _cells(comparison: Comparison, result: EngineResult) -> list[str]:

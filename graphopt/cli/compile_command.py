@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.options import (
+    FiniteRange,
     json_option,
     kernel_error_option,
     model_options,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @kernel_error_option
 @click.option(
-    "--tune", type=click.FloatRange(min=0, min_open=True), default=None, metavar="SECONDS",
+    "--tune", type=FiniteRange(min=0, min_open=True), default=None, metavar="SECONDS",
     help="Search faster kernels for so long, for each target, by timing them on this machine.",
 )  # fmt: skip
 @click.option(
@@ -102,6 +103,11 @@ def command(
     from graphopt.tune import Tuner
 
     parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
+    if len(set(resolved)) < len(resolved):
+        twice = next(
+            text for text, target in zip(targets, resolved, strict=True) if resolved.count(target) > 1
+        )
+        raise click.UsageError(f"the target {twice} is given twice")
     tuner = Tuner(tune, tune_cache)
     tuner.check(resolved)
     check_name(output)

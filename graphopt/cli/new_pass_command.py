@@ -65,7 +65,9 @@ def _module_of(name: str) -> str:
     from graphopt.pipeline.registry import NAME
 
     module = name.replace("-", "_").replace(".", "_").lower()
-    if not NAME.fullmatch(name) or not name[-1].isalnum() or keyword.iskeyword(module):
+    if keyword.iskeyword(module):
+        raise PipelineError(f"{name!r} is no name for a pass: a Python keyword", hint="take another name")
+    if not NAME.fullmatch(name) or not name[-1].isalnum():
         raise PipelineError(
             f"{name!r} is no name for a pass", hint="letters, digits and dashes, such as fuse-swish"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -159,8 +160,18 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
+class FiniteRange(click.FloatRange):
+    """A range of numbers without infinity and without what is none, which compares with nothing."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 kernel_error_option = click.option(
-    "--kernel-error", type=click.FloatRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
+    "--kernel-error", type=FiniteRange(min=0), default=None, show_default="5e-5", metavar="BOUND",
     help="What fast kernels (Winograd, floats in parts on AMX) may add to the error of a convolution or product, "
     "relative to its largest output; 0: none of them, 1e-4: floats in two parts on AMX too.",
 )  # fmt: skip

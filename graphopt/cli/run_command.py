@@ -70,7 +70,8 @@ def command(
     from graphopt import runtime
 
     if (data is None) == (seed is None):
-        raise InputError("give the inputs: either --inputs FILE.npz or --random")
+        wrong = "give the inputs: either" if data is None else "give not both:"
+        raise InputError(f"{wrong} --inputs FILE.npz or --random")
     if output is not None and output.suffix != ".npz":
         raise InputError(f"{output}: outputs are written as .npz", hint="end the name in .npz")
     if output is not None:

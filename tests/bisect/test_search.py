@@ -149,6 +149,8 @@ def test_a_predicate_decides_instead_of_numbers(folder: Path, way: str) -> None:
         ("accuracy.py:says_nothing", "returned NoneType, not True or False"),
         ("accuracy.py:broken", 'there is no input "z"'),
         ("accuracy.py:absent", "accuracy.py has no function absent"),
+        ("accuracy.py", "names no function"),
+        (" ", "the predicate is empty"),
         ("absent.py:accurate", "there is no file absent.py"),
         ("no-such-command-here", "failed with exit code 127"),
     ],

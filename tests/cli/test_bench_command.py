@@ -49,6 +49,23 @@ def test_the_table_says_what_was_measured_and_what_was_not(folder: Path, tmp_pat
     assert "fastest other" not in alone.stdout
 
 
+def test_a_model_that_can_not_be_compiled_is_named_and_the_others_are_measured(
+    folder: Path, tmp_path: Path
+) -> None:
+    odd, page = folder / "unknown.onnx", tmp_path / "page.html"
+    done = graphopt(
+        "bench", odd, folder / "net.onnx", *QUICK, "--engine", "onnxruntime", "--html", page, "--dim", "n=2"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ONNX Runtime" in done.stdout and "Traceback" not in done.stderr
+    (told,) = [line for line in done.stdout.splitlines() if line.startswith("not measured: ")]
+    assert "unknown.onnx" in told and "Frobnicate" in told
+    assert "unknown.onnx" in page.read_text()
+    done = graphopt("bench", odd, folder / "net.onnx", *QUICK, "--dim", "k=2")
+    assert_refused(done, "unknown.onnx: ", "net.onnx: ", 'no dimension named "k"')
+    assert done.stdout == ""
+
+
 def test_what_can_t_be_measured_is_told(folder: Path, tmp_path: Path) -> None:
     model = folder / "net.onnx"
     assert_refused(graphopt("bench", model, "--threads", "1,0"), "--threads", "'1,0'")

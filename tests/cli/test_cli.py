@@ -322,7 +322,12 @@ def test_options_that_contradict_each_other(folder: Path) -> None:
     assert_refused(done, "--pipeline", "--artifact")
     assert_refused(graphopt("bench", model, model, "--artifact", folder / "net.gopt"), "one MODEL")
     assert_refused(graphopt("run", folder / "net.gopt", "--random", "-1"), "-1")
+    assert_refused(graphopt("run", folder / "net.gopt", "--random", "-i", "x.npz"), "give not both")
     assert_refused(graphopt("bench", model, "--rounds", "0"), "--rounds", "x>=1")
+    write = ("compile", model, "-o", folder / "refused.gopt")
+    assert_refused(graphopt(*write, "-t", "native", "-t", "native"), "the target native is given twice")
+    for option, number in (("--tune", "nan"), ("--kernel-error", "nan"), ("--kernel-error", "inf")):
+        assert_refused(graphopt(*write, option, number), option, "not a finite number")
 
 
 def test_models_and_artifacts_in_each_others_place(folder: Path, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_the_file_is_a_plugin(folder: Path) -> None:
         (["fuse-gelu"], 'the name "fuse-gelu" is taken by FuseGelu in '),
         (["O1"], 'the name "O1" is taken by '),
         (["json"], "there is a Python module json already"),
-        (["class"], "'class' is no name for a pass"),
+        (["class"], "'class' is no name for a pass: a Python keyword"),
         (["a b"], "'a b' is no name for a pass"),
         (["a-"], "'a-' is no name for a pass"),
         (["y", "-o", "nowhere"], "y.py can't be written: there is no folder"),
