@@ -38,8 +38,10 @@ ALLOWED: dict[str, set[str]] = {
     "profile": {"errors", "ir", "analysis", "targets", "runtime", "backend"},
     "tune": {"errors", "ir", "targets", "runtime", "backend"},
     "testing": {
-        "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "runtime", "diff", "verify", "api",
+        "errors", "ir", "ops", "rewrite", "pipeline", "evaluate", "targets", "runtime", "diff", "verify", "units",
+        "api",
     },
+    "__main__": {"cli"},
     "bisect": {"errors", "ir", "onnx_io", "evaluate", "verify", "pipeline", "targets", "runtime", "backend"},
     "api": {"errors", "ir", "onnx_io", "pipeline", "targets", "backend", "tune"},
     "graphopt": {
