@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -24,6 +25,7 @@ _GRACE = 2.0
 """Seconds that an overdue pass gets before it is abandoned."""
 _AGAIN = 0.005
 """Seconds between two tries to send the exception."""
+_TRIES = 1000
 _CHANGING = frozenset({rewriter.__file__, edits.__file__})
 """What a frame of lies in while a graph is half changed, unless one of these is further in:"""
 _BETWEEN = frozenset({Rewriter.analysis.__code__, Rewriter._infer.__code__, Rewriter._tell.__code__})
@@ -64,16 +66,32 @@ class _Watch:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._sent = False
+        self._arrived = False
+        arrive = self._arrive
+
+        class Mine(Overdue):
+            def __init__(self) -> None:
+                arrive()
+
+        self._exception = Mine
         threading.Thread(target=self._run, name="graphopt-deadline", daemon=True).start()
 
     def stop(self) -> None:
-        """From here on nothing is raised any more, and what was sent and has not arrived is taken back."""
-        while not self._stopped.is_set():
-            # What arrives here is late: the block is over.
-            with contextlib.suppress(Overdue), self._lock:
-                self._stopped.set()
-                if self._sent:
-                    _send(self._watched, None)
+        """From here on nothing is raised any more.
+
+        What was sent is waited for: taken back, it would leave CPython 3.11 looking for it for ever, and
+        a traced function would not begin.
+        """
+        with contextlib.suppress(Overdue), self._lock:
+            self._stopped.set()
+        for _ in range(_TRIES):  # It does not arrive twice where C code has dropped it.
+            if self._arrived or not self._sent:
+                return
+            with contextlib.suppress(Overdue):
+                time.sleep(0)
+
+    def _arrive(self) -> None:
+        self._arrived = True
 
     def _run(self) -> None:
         left = self._seconds
@@ -97,13 +115,9 @@ class _Watch:
             if frame.f_code.co_filename in _CHANGING:
                 return False
             frame = frame.f_back
-        _send(self._watched, Overdue)
+        kind = ctypes.py_object(self._exception)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._watched), kind)
         return True
-
-
-def _send(thread: int, exception: type[BaseException] | None) -> None:
-    kind = ctypes.py_object(exception) if exception is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), kind)
 
 
 def _place(frame: FrameType | None) -> str:
