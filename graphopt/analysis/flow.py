@@ -27,13 +27,6 @@ def reader(use: Use, home: Region) -> Node | None:
     return node
 
 
-def values_of(region: Region) -> Iterator[Value]:
-    """The values that come into being in ``region`` itself."""
-    yield from region.inputs
-    for node in region:
-        yield from node.outputs
-
-
 def captures(region: Region) -> Iterator[Use]:
     """The uses, in ``region`` or deeper, of values that come from outside of it; constants are no such values."""
     pending = [region] if region.parent is not None else []
