@@ -22,24 +22,13 @@ if TYPE_CHECKING:
     from graphopt.pipeline.pipeline import Limits
     from graphopt.verify.check import Checker, Mismatch, Outcome
 
-RANDOM_OPS = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 SAMPLES = 2
 """The most samples that are run."""
 GENERATED: tuple[dict[str, Any], ...] = (
     {"distinct": True},
     {"size": 8},
     {"size": 64},
-    {"size": 288},
-    {"size": 576},
+    {"size": 512},
 )
 """How inputs are generated; the first on which the model runs are used."""
 
@@ -197,9 +186,10 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
         EvaluationError: no engine can load it, or it draws random numbers.
     """
     from graphopt.evaluate import check_inputs, example_inputs
+    from graphopt.ops import info
     from graphopt.verify.check import Checker
 
-    random = next((n for n in graph.walk() if n.op in RANDOM_OPS and not n.domain), None)
+    random = next((n for n in graph.walk() if (known := info(n)) is not None and not known.pure), None)
     if random is not None:
         raise EvaluationError(f"{random.label} draws random numbers")
     last: EvaluationError | None = None
