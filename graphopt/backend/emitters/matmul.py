@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
 import numpy as np
 import tvm.sym
@@ -125,7 +125,7 @@ def _matmul(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     if narrow is not None:
         _narrow(work, node, sinks[0], shape, narrow)
     elif b in work.context.region.constants and product(shape_of(b)[:-2]) == 1 and len(shape_of(b)) > 1:
-        _packed(work, node, sinks[0], shape, lambda data: data)
+        _packed(work, node, sinks[0], shape, _as_it_is)
     else:
         _unpacked(work, node, sinks[0], shape)
 
@@ -175,7 +175,7 @@ def _gemm(work: Work, node: Node, sinks: dict[int, Sink]) -> None:
     if work.stages is not None or dtype not in _FLOATS:
         fold_matmul(work, node, sink, shape, float_factors(work, node))
     elif operand(node, 1) in context.region.constants and not trans_a:
-        _packed(work, node, sink, shape, (lambda data: data.T) if trans_b else (lambda data: data))
+        _packed(work, node, sink, shape, (lambda data: data.T) if trans_b else _as_it_is)
     else:
         _unpacked(work, node, sink, shape, transposed=trans_b)
 
@@ -230,9 +230,14 @@ def emit_integer_matmul(
     return True
 
 
-def _tall(
-    work: Work, node: Node, shape: Matrices, dtype: str
-) -> tuple[GemmSpec, Callable[[Expr, Expr], Expr], Callable[[Expr, Expr], Indices]]:
+Tall: TypeAlias = tuple[GemmSpec, Callable[[Expr, Expr], Expr], Callable[[Expr, Expr], Indices]]
+
+
+def _as_it_is(data: Array) -> Array:
+    return data
+
+
+def _tall(work: Work, node: Node, shape: Matrices, dtype: str) -> Tall:
     """All rows of all batches as one tall matrix: its product, its reader, and where an element belongs."""
     context, a = work.context, operand(node, 0)
     readable(work, a)
@@ -269,13 +274,14 @@ def _narrow_source(work: Work, b: Value) -> Value | None:
 def _narrow(work: Work, node: Node, sink: Sink, shape: Matrices, source: Value) -> None:
     """A constant matrix of 8-bit integers times floats, by integers where the target has the instruction."""
     machine = work.machine
-    spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
-    if _on_tiles(work, node, sink, shape, source, lambda data: data, narrow_weights=True):
+    tall = _tall(work, node, shape, dtype_of(node.outputs[0]))
+    if _on_tiles(work, node, sink, tall, source, _as_it_is, narrow_weights=True):
         return
+    spec, read, out_at = tall
     even = is_even(work.context.region.constants[source].numpy())
     work.context.consulted["even", source] = even
     if not even or not is_narrow(spec, machine):
-        _packed(work, node, sink, shape, lambda data: data, source)
+        _in_panels(work, node, sink, tall, source, _as_it_is)
         return
     packed_shape = packed_narrow_shape(spec, machine)
     form = ("narrow", packed_shape)
@@ -284,34 +290,33 @@ def _narrow(work: Work, node: Node, sink: Sink, shape: Matrices, source: Value) 
     emit_narrow(spec, machine, read, weights, lambda value, at: sink(value, out_at(*at)))
 
 
-def _packed(
-    work: Work,
-    node: Node,
-    sink: Sink,
-    shape: Matrices,
-    orient: Callable[[Array], Array],
-    weights_of: Value | None = None,
-) -> None:
+def _packed(work: Work, node: Node, sink: Sink, shape: Matrices, orient: Callable[[Array], Array]) -> None:
     """One constant matrix: all rows of all batches go through it as one tall matrix."""
-    b, machine = weights_of or operand(node, 1), work.machine
-    if _on_tiles(work, node, sink, shape, b, orient):
-        return
-    spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
+    tall, b = _tall(work, node, shape, dtype_of(node.outputs[0])), operand(node, 1)
+    if not _on_tiles(work, node, sink, tall, b, orient):
+        _in_panels(work, node, sink, tall, b, orient)
+
+
+def _in_panels(
+    work: Work, node: Node, sink: Sink, tall: Tall, weights: Value, orient: Callable[[Array], Array]
+) -> None:
+    """One constant matrix, by vectors."""
+    machine, (spec, read, out_at) = work.machine, tall
 
     def pack(data: Array) -> Array:
         return pack_gemm_weights(spec, machine, np.ascontiguousarray(orient(data.reshape(data.shape[-2:]))))
 
     form = ("gemm", packed_gemm_shape(spec, machine), bool(node.attrs.get("transB", 0)))
     dtype = "float32" if spec.dtype == "float16" else spec.dtype
-    weights = work.arguments.pack(b, Packed(packed_gemm_shape(spec, machine), dtype, pack, form))
-    emit_gemm(spec, machine, read, weights, lambda value, at: sink(value, out_at(*at)))
+    buffer = work.arguments.pack(weights, Packed(packed_gemm_shape(spec, machine), dtype, pack, form))
+    emit_gemm(spec, machine, read, buffer, lambda value, at: sink(value, out_at(*at)))
 
 
 def _on_tiles(
     work: Work,
     node: Node,
     sink: Sink,
-    shape: Matrices,
+    tall: Tall,
     weights: Value,
     orient: Callable[[Array], Array],
     *,
@@ -319,7 +324,7 @@ def _on_tiles(
 ) -> bool:
     """One constant matrix on AMX, where that is faster and exact enough; False where not."""
     parts = choose_parts(work.kernel_error, narrow_weights=narrow_weights)
-    spec, read, out_at = _tall(work, node, shape, dtype_of(node.outputs[0]))
+    spec, read, out_at = tall
     if parts is None or not amx.applies(spec, work.machine):
         return False
     faster = amx.is_faster(spec, parts)
