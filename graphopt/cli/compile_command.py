@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from graphopt.pipeline.pipeline import Verify
     from graphopt.report import Run
     from graphopt.targets import Target
-    from graphopt.tune import KernelResult, Tuned
+    from graphopt.tune import KernelResult, Tuned, Tuner
 
 
 @click.command("compile")
@@ -103,11 +103,7 @@ def command(
     from graphopt.tune import Tuner
 
     parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
-    if len(set(resolved)) < len(resolved):
-        twice = next(
-            text for text, target in zip(targets, resolved, strict=True) if resolved.count(target) > 1
-        )
-        raise click.UsageError(f"the target {twice} is given twice")
+    _require_different(targets, resolved)
     tuner = Tuner(tune, tune_cache)
     tuner.check(resolved)
     check_name(output)
@@ -157,23 +153,41 @@ def command(
     assert artifact is not None
     artifact.save(output)
     seconds = time.perf_counter() - started
-    kernels = sum(len(variant.kernels) for variant in artifact.variants)
-    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     if page is not None:
         write_text(page, html_page(model.name, runs, artifact=output))
+    result = _result(artifact, output, seconds, tuner, tuned)
     if as_json:
-        print_json(
-            {
-                "artifact": str(output),
-                "targets": [variant.target for variant in artifact.variants],
-                "kernels": kernels,
-                "bytes": size,
-                "seconds": seconds,
-                "tune_cache": None if tuner.path is None else str(tuner.path),
-                "tuned": [found.as_dict() for found in tuned],
-            }
-        )
+        print_json(result)
         return
+    _print_result(result, tuner, tuned)
+    if page is not None:
+        click.echo(f"wrote {page}")
+
+
+def _require_different(targets: Sequence[str], resolved: Sequence[Target]) -> None:
+    if len(set(resolved)) < len(resolved):
+        twice = next(
+            text for text, target in zip(targets, resolved, strict=True) if resolved.count(target) > 1
+        )
+        raise click.UsageError(f"the target {twice} is given twice")
+
+
+def _result(
+    artifact: Artifact, output: Path, seconds: float, tuner: Tuner, tuned: Sequence[Tuned]
+) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    return {
+        "artifact": str(output),
+        "targets": [variant.target for variant in artifact.variants],
+        "kernels": sum(len(variant.kernels) for variant in artifact.variants),
+        "bytes": sum(file.stat().st_size for file in output.rglob("*") if file.is_file()),
+        "seconds": seconds,
+        "tune_cache": None if tuner.path is None else str(tuner.path),
+        "tuned": [found.as_dict() for found in tuned],
+    }
+
+
+def _print_result(result: Mapping[str, Any], tuner: Tuner, tuned: Sequence[Tuned]) -> None:
     for found in tuned:
         _print_tuned(found)
     if tuner.stale:
@@ -181,14 +195,12 @@ def command(
             f"note: {counted(tuner.stale, 'kernel')} of another version of graphopt in {tuner.path} not used",
             err=True,
         )
-    if tune is not None:
+    if tuned:
         click.echo(f"kept in {tuner.path}, for --tune-cache")
-    names = " and ".join(variant.target for variant in artifact.variants)
     click.echo(
-        f"wrote {output}: {counted(kernels, 'kernel')} for {names}, {human_bytes(size)}, {seconds:.1f} s"
+        f"wrote {result['artifact']}: {counted(result['kernels'], 'kernel')} for {' and '.join(result['targets'])}, "
+        f"{human_bytes(result['bytes'])}, {result['seconds']:.1f} s"
     )
-    if page is not None:
-        click.echo(f"wrote {page}")
 
 
 def _samples_to_check(graph: Graph, samples: Sequence[Mapping[str, Array]]) -> list[Mapping[str, Any]]:
