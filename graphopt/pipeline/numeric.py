@@ -52,8 +52,8 @@ class NumericVerifier(Instrument):
     """Compares values after each pass with those before it, on the context's inputs or generated ones.
 
     A graph that no engine can load (unknown operators), or that draws random numbers, is noted in the
-    report as unverified; one that only does not run on the inputs is refused. When a pass is found to be wrong, its rewrites are undone: the graph stays
-    as it was before it.
+    report as unverified; one that only does not run on the inputs is refused. When a pass is found to be
+    wrong, its rewrites are undone: the graph stays as it was before it.
 
     Args:
         limits: hold also for each time that a wrong pass is run again to find the rewrite.

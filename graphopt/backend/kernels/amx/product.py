@@ -50,6 +50,20 @@ _DATA, _WEIGHTS = 4, 6  # registers; the sums are 0 to 3
 _ITEMS = 8
 # Share of the L2 cache for a chunk's data.
 _CHUNK_SHARE = 0.5
+# Cycles beside the multiplications: of splitting a block of k into two parts at a position, of storing a
+# block of results; and what all takes above that. Estimated from three convolutions of 64 channels at 56 x 56.
+_SPLIT_CYCLES = 14.0
+_STORE_CYCLES = 5.0
+_OVERHEAD = 1.2
+# Where others use the machine too, the matrix unit was seen to be 2.3 times slower for seconds, vectors not
+# (1,140 for 2,660 GFLOP/s). What is chosen here shall be the faster also then.
+_SLOWED = 2.3
+# A tile of fewer rows waits as long for the sum before it.
+_LEAST_ROWS = 16
+# Bytes of weights per cycle from beyond the L2 cache: nothing but the hardware fetches them ahead.
+_FAR_BYTES = 3.5
+GAIN = 0.9
+"""Tiles are chosen where they are modelled to take at most this share of the time of vectors."""
 
 
 @dataclass(frozen=True)
@@ -86,27 +100,6 @@ class Product:
         parts = np.stack(split_weights(split, self.parts.weights))
         words = parts[..., 0, :, :] | parts[..., 1, :, :] << np.uint32(16)
         return np.ascontiguousarray(words.transpose(1, 4, 6, 0, 2, 5, 3)).view(np.int32)
-
-
-# Cycles beside the multiplications: of splitting a block of k into two parts at a position, of storing a
-# block of results; and what all takes above that. Estimated from three
-# convolutions of 64 channels at 56 x 56.
-_SPLIT_CYCLES = 14.0
-_STORE_CYCLES = 5.0
-_OVERHEAD = 1.2
-# Where others use the machine too, the matrix unit was seen to be 2.3 times slower for seconds, vectors not
-# (1,140 for 2,660 GFLOP/s). What is chosen here shall be the faster also then.
-_SLOWED = 2.3
-# A tile of fewer rows waits as long for the sum before it.
-_LEAST_ROWS = 16
-
-
-# Bytes of weights per cycle from beyond the L2 cache: nothing but the hardware fetches them ahead.
-_FAR_BYTES = 3.5
-
-
-GAIN = 0.9
-"""Tiles are chosen where they are modelled to take at most this share of the time of vectors."""
 
 
 def product_cycles(product: Product, positions: int, planes: int = 1, images: int = 1) -> float:
