@@ -134,6 +134,8 @@ def stays_in_l1(machine: Machine, *, rows: int, width: int, pitch: int) -> bool:
 # Accumulators of a tile on the blocked layout that hide the latency of arithmetic and the loads of
 # its inputs. More make the code longer, and LLVM spill.
 _ENOUGH_ACCUMULATORS = 16
+# Where no tap falls outside of the image there is one body, and fewer reads per multiply-add pay.
+_PLAIN_ACCUMULATORS = 22
 # Others that tuning tries: at least as many as hide the latency, at most what registers hold.
 _HIDDEN = 8
 _MOST_VECTORS = 6
@@ -142,9 +144,12 @@ _MOST_COLUMNS = 14
 _STEP_CYCLES = 0.5
 
 
-def choose_blocked_tile(machine: Machine, columns: int | None, blocks: int) -> RegisterTile:
+def choose_blocked_tile(
+    machine: Machine, columns: int | None, blocks: int, *, pointwise: bool = False
+) -> RegisterTile:
     """The tile of a convolution on the blocked layout: columns of a row x blocks of output channels."""
-    best = _best_blocked_tile(machine, columns, blocks)
+    enough = _PLAIN_ACCUMULATORS if pointwise else _ENOUGH_ACCUMULATORS
+    best = _best_blocked_tile(machine, columns, blocks, enough)
     others = [
         RegisterTile(_even(columns, rows), vectors)
         for vectors in range(1, min(blocks, _MOST_VECTORS) + 1)
@@ -167,20 +172,20 @@ def _even(columns: int | None, most: int) -> int:
     return -(-columns // -(-columns // most)) if columns else most
 
 
-def _best_blocked_tile(machine: Machine, columns: int | None, blocks: int) -> RegisterTile:
+def _best_blocked_tile(machine: Machine, columns: int | None, blocks: int, enough: int) -> RegisterTile:
     """The tile that the model chooses.
 
     Two blocks, or three or five that divide all, and columns of nearly equal number in all tiles of a
     row; more blocks where a row has too few columns to keep the arithmetic busy.
     """
-    most = min(_ENOUGH_ACCUMULATORS, machine.vector_registers - 4)
+    most = min(enough, machine.vector_registers - 4)
     vectors = 2
     while columns and 2 * vectors * columns <= most:
         vectors *= 2
     vectors = min(vectors, blocks)
     if blocks % vectors:  # a tail is a whole kernel more to compile
         vectors = next((v for v in (vectors, 2, 3, 5) if v <= most and blocks % v == 0), 2)
-    return RegisterTile(_even(columns, min(most // vectors, 8)), vectors)
+    return RegisterTile(_even(columns, min(most // vectors, enough // 2)), vectors)
 
 
 def choose_depthwise_columns(machine: Machine, columns: int | None) -> int:

@@ -24,11 +24,11 @@ def test_a_tile_fits_the_registers_and_the_problem(
     assert tile.rows * tile.vectors + tile.vectors + 1 <= machine.vector_registers
 
 
-@given(st.sampled_from(MACHINES), SIZES, st.integers(1, 300))
+@given(st.sampled_from(MACHINES), SIZES, st.integers(1, 300), st.booleans())
 def test_a_blocked_tile_fits_the_registers_and_the_problem(
-    machine: MachineSpec, columns: int | None, blocks: int
+    machine: MachineSpec, columns: int | None, blocks: int, pointwise: bool
 ) -> None:
-    tile = choose_blocked_tile(machine, columns, blocks)
+    tile = choose_blocked_tile(machine, columns, blocks, pointwise=pointwise)
     assert 1 <= tile.rows <= (columns or 5000)
     assert 1 <= tile.vectors <= blocks
     # Accumulators, a vector of weights, one broadcast.

@@ -79,7 +79,8 @@ def register_tile(spec: ConvSpec, machine: Machine) -> RegisterTile:
     """The register tile: columns times blocks of output channels."""
     columns = product(spec.spatial) if is_flat(spec) else spec.out_spatial[-1]
     blocks = block_count(spec.group_out, block_lanes(machine))
-    return choose_blocked_tile(machine, columns if isinstance(columns, int) else None, blocks)
+    known = columns if isinstance(columns, int) else None
+    return choose_blocked_tile(machine, known, blocks, pointwise=is_flat(spec))
 
 
 def is_flat(spec: ConvSpec) -> bool:
