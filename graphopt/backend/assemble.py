@@ -48,6 +48,7 @@ def assemble(
     choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     *,
     scheduled: bool = True,
+    memory_plan: bool = True,
 ) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
 
@@ -55,6 +56,7 @@ def assemble(
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
         choices: see :class:`KernelCache`.
         scheduled: False for kernels straight from the operators' definitions.
+        memory_plan: False for memory of its own for every value.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
@@ -62,7 +64,8 @@ def assemble(
     constants = Constants(graph)
     sizes = size_rules(graph, constants.get)
     cache = KernelCache(target, kernel_error, choices, scheduled=scheduled)
-    blocks = Blocks(graph, constants.get, vector_bytes(target) if target.kind == "llvm" else None)
+    planned = memory_plan and target.kind == "llvm"
+    blocks = Blocks(graph, constants.get, vector_bytes(target) if planned else None)
     calls = plan_calls(graph, cache, constants, blocks)
     module = _Module(graph, cache, calls, constants, blocks)
     return Assembled(module.build(), module.weights, module.kernels, sizes, module.memory_use())

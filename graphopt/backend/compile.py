@@ -28,6 +28,7 @@ def compile_graph(
     kernel_error: float = KERNEL_ERROR,
     choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     scheduled: bool = True,
+    memory_plan: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
     """Machine code for a graph.
@@ -40,6 +41,7 @@ def compile_graph(
         choices: for kernels by their digest what to choose otherwise than the models do, as tuning found it.
         scheduled: False for loops straight from the operators' definitions, to compare with: slow, and not
             for every operator.
+        memory_plan: False for memory of its own for every value, to compare with.
         progress: called with (steps done, steps in all, what comes next).
 
     Raises:
@@ -51,7 +53,7 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target, kernel_error, choices, scheduled=scheduled)
+    assembled = assemble(graph, target, kernel_error, choices, scheduled=scheduled, memory_plan=memory_plan)
     built = build(
         assembled.module,
         target,
