@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Int8s = np.ndarray[Any, np.dtype[np.int8]]
@@ -55,8 +56,17 @@ def quantize_weight(weight: Floats, axis: int, per_channel: bool) -> tuple[Int8s
     return integers.astype(np.int8), scale
 
 
-def quantize_bias(bias: Floats, scale: Floats) -> Int32s:
-    """Integers on the grid of the accumulator, whose step is input scale times weight scale.
+def accumulator_room(weight: Int8s, axis: int) -> npt.NDArray[np.int64]:
+    """How large a bias, in steps, an s32 accumulator takes beside any product with u8: one number per index of
+    ``axis``, below 0 where products alone may overflow."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    room: npt.NDArray[np.int64] = np.iinfo(np.int32).max - 255 * np.abs(weight.astype(np.int64)).sum(others)
+    return room
+
+
+def quantize_bias(bias: Floats, scale: Floats, room: npt.NDArray[np.int64]) -> Int32s | None:
+    """Integers on the grid of the accumulator, whose step is input scale times weight scale; None where they
+    leave less than ``room``.
 
     Raises:
         ValueError: a bias is not finite.
@@ -64,5 +74,4 @@ def quantize_bias(bias: Floats, scale: Floats) -> Int32s:
     if not np.isfinite(bias).all():
         raise ValueError("a bias is infinite or not a number")
     integers = np.rint(bias.astype(np.float64) / scale)
-    limits = np.iinfo(np.int32)
-    return np.clip(integers, limits.min, limits.max).astype(np.int32)
+    return integers.astype(np.int32) if (np.abs(integers) <= room).all() else None

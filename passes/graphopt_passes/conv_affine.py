@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from graphopt.ir.graph import Node, Value
@@ -140,8 +141,10 @@ def _folded(match: Match) -> tuple[Vector, Vector] | Refusal:
     factor, term = found
     with np.errstate(all="ignore"):
         folded = _scaled(linear, weight.numpy().astype(np.float64), factor), old * factor + term
-        finite = all(np.isfinite(array.astype(weight.numpy().dtype)).all() for array in folded)
-    return folded if finite else refuse("the weights of {} would not be finite", linear)
+        # Products of two numbers below the root of the largest can't overflow.
+        bound = float(ml_dtypes.finfo(weight.numpy().dtype).max) ** 0.5
+        fits = all((np.abs(array) <= bound).all() for array in folded)
+    return folded if fits else refuse("sums with the folded weights of {} may overflow", linear)
 
 
 def _can_fold(match: Match) -> Refusal | None:

@@ -5,7 +5,7 @@ A product of dequantized operands is an integer product, scaled::
     conv(sx * (x - zx), sw[o] * w) + sx * sw[o] * b[o]  =  sx * sw[o] * (convint(x - zx, w) + b[o])
 
 ``x`` is u8, ``w`` s8 with zero point 0, ``b`` s32 on the grid of the accumulator, so the sum in
-brackets is exact in 32 bits (unless it overflows, as ONNX's integer operators do too), and
+brackets is exact where it can't overflow 32 bits, and
 DequantizeLinear with the scale ``sx * sw`` gives what the floats would have given up to their
 roundings. What follows (Relu, Add, QuantizeLinear) stays as it is and becomes the epilogue.
 
@@ -29,6 +29,7 @@ from graphopt.ir.tensor import Array
 from graphopt.ir.types import DType
 from graphopt.pipeline import Context, Effect, PatternPass, register_pass
 from graphopt.rewrite import Assumes, Match, Refusal, Rule, const, op, opt, refuse, var
+from graphopt_passes.affine_quantization import accumulator_room
 from graphopt_passes.inline_regions import require_single_nodes
 from graphopt_passes.quantizable import PASSING
 
@@ -107,7 +108,26 @@ def _is_integer_layer(match: Match) -> Refusal | None:
     scaled = layer.attrs.get("alpha", 1.0) != 1.0 or layer.attrs.get("beta", 1.0) != 1.0
     if scaled or layer.attrs.get("transA", 0):
         return refuse("{} scales or transposes its operands", layer)
-    return None if layer.op == "Conv" or match["w"].tensor.rank == 2 else refuse("{} is batched", layer)
+    if layer.op != "Conv" and match["w"].tensor.rank != 2:
+        return refuse("{} is batched", layer)
+    if not all(map(_is_normal, (match.array("sx"), match.array("sw"), _step(match)))):
+        return refuse("a scale of {} is too small or too large for f32 to be exact", layer)
+    return refuse("sums of {} may overflow", layer) if (_room(match) < 0).any() else None
+
+
+def _is_normal(scale: Array) -> bool:
+    """Whether f32 holds these numbers with all its bits."""
+    return bool((np.isfinite(scale) & (np.abs(scale) >= np.finfo(np.float32).tiny)).all())
+
+
+def _step(match: Match) -> Array:
+    """What a step of the accumulator stands for."""
+    with np.errstate(all="ignore"):
+        return np.asarray(match.array("sx").reshape(()) * match.array("sw"), np.float32)
+
+
+def _room(match: Match) -> Array:
+    return accumulator_room(match.array("w"), _weight_axis(match.root))
 
 
 def _runs_over_channels(match: Match) -> bool:
@@ -125,6 +145,8 @@ def _on_accumulator_grid(match: Match) -> Refusal | None:
     wanted, given = match.array("sx") * match.array("sw"), match.array("sb")
     if given.size not in (1, wanted.size) or not np.allclose(given, wanted, rtol=1e-6, atol=0):
         return refuse("the bias of {} is not on the grid of its accumulator", match.root)
+    if (np.abs(match.array("b").astype(np.int64)) > _room(match)).any():
+        return refuse("sums of {} may overflow", match.root)
     return None
 
 
@@ -144,7 +166,7 @@ def _accumulate(rewriter: Rewriter, match: Match) -> Value:
 
 def _scaled(rewriter: Rewriter, match: Match, accumulator: Value) -> Value:
     """The accumulator times ``sx * sw``, f32."""
-    scale = np.asarray(match.array("sx").reshape(()) * match.array("sw"), np.float32)
+    scale = _step(match)
     scale = scale.reshape(()) if scale.size == 1 else scale
     attrs = {}
     if scale.ndim:

@@ -27,7 +27,13 @@ from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.transaction import Relation
 from graphopt.pipeline import Context, Effect, Pass, register_pass
-from graphopt_passes.affine_quantization import Grid, activation_grid, quantize_bias, quantize_weight
+from graphopt_passes.affine_quantization import (
+    Grid,
+    accumulator_room,
+    activation_grid,
+    quantize_bias,
+    quantize_weight,
+)
 from graphopt_passes.calibration import Range, ranges
 from graphopt_passes.constant_cone import Cone
 from graphopt_passes.dead_code import erase_chain
@@ -97,7 +103,8 @@ class QuantizeStatic(Pass):
             integers, scale = quantize_weight(weight.const.numpy(), layer.axis, self.per_channel)
             # The product is rounded to f32 once: its value is what bias and accumulator share.
             step = np.asarray(grid.scale * scale, np.float32)
-            terms = None if data is None else quantize_bias(data.numpy().reshape(-1), step)
+            room = accumulator_room(integers, layer.axis)
+            terms = None if data is None else quantize_bias(data.numpy().reshape(-1), step, room)
         except ValueError as error:
             raise PassError(
                 f"{node.label}, %{weight.name}: {error}", hint="exclude this layer from quantization"

@@ -78,6 +78,7 @@ REFUSED = {
     "adds a rank": lambda m, y: m("Add", y, m.const(random(1, 1, 4, 1, 1))),
     "is subtracted from": lambda m, y: m("Sub", m.const(random(4, 1, 1)), y),
     "divides by zero": lambda m, y: m("Div", y, m.const(np.zeros((4, 1, 1)))),
+    "leaves no room for sums": lambda m, y: m("Mul", y, m.const(np.full((4, 1, 1), 1e20))),
     "is computed": lambda m, y: m("Mul", y, m("GlobalAveragePool", y)),
     "trains": lambda m, y: m("BatchNormalization", y, *[m.const([1.0] * 4)] * 4, training_mode=1, outputs=3)[
         0

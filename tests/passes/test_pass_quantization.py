@@ -6,7 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from graphopt_passes.affine_quantization import activation_grid, quantize_bias, quantize_weight
+from graphopt_passes.affine_quantization import (
+    accumulator_room,
+    activation_grid,
+    quantize_bias,
+    quantize_weight,
+)
 from graphopt_passes.quantize_static import QuantizeStatic
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -165,7 +170,12 @@ def test_a_grid_holds_zero_and_its_range(low: float, width: float, symmetric: bo
 def test_degenerate_weights_and_biases() -> None:
     integers, scale = quantize_weight(np.zeros((2, 3), np.float32), 0, True)
     assert scale.tolist() == [1, 1] and not integers.any()
-    assert quantize_bias(np.float32([1e30, -1e30]), np.float32(1.0)).tolist() == [2**31 - 1, -(2**31)]
+    room = accumulator_room(np.array([[100, -50], [1, 1]], np.int8), 0)
+    assert room.tolist() == [2**31 - 1 - 255 * 150, 2**31 - 1 - 510]
+    fits, step = np.array([float(2**24), -3.0], np.float32), np.float32(0.5)
+    assert quantize_bias(fits, step, room).tolist() == [2**25, -6]  # type: ignore[union-attr]
+    assert quantize_bias(np.float32([1e30, -1e30]), np.float32(1.0), room) is None
+    assert quantize_bias(np.float32([0, 2**31 - 256]), np.float32(1.0), room) is None
 
 
 def _quantized_network() -> Graph:
@@ -255,6 +265,8 @@ REFUSED = {
     "a zero point of weights": lambda m, x, w, s: (x, m("DequantizeLinear", w, s, m.const(1, dtype=np.int8))),
     "scales along the inputs": lambda m, x, w, s: (x, m("DequantizeLinear", w, m.const([0.1] * 6), axis=0)),
     "float weights": lambda m, x, w, s: (x, m("Cast", w, to=1)),
+    "a step that is denormal": lambda m, x, w, s: (x, m("DequantizeLinear", w, m.const(1e-38))),
+    "a scale of 0": lambda m, x, w, s: (x, m("DequantizeLinear", w, m.const(0.0))),
 }
 
 
@@ -267,6 +279,31 @@ def test_what_is_not_lowered(name: str) -> None:
     before = ops(graph)
     apply(graph, "lower-int8")
     assert ops(graph) == before
+
+
+@pytest.mark.parametrize("bias", [2**31 - 1 - 255 * 12, 2**31 - 255 * 12])
+def test_sums_that_may_overflow_stay_floats(bias: int) -> None:
+    """The largest bias that six products of 255 and 2 leave room for, and one more."""
+    m = Model()
+    x = m("DequantizeLinear", m.input("q", 2, 6, dtype="u8"), m.const(0.5))
+    w = m("DequantizeLinear", m.const(np.full((6, 4), 2), dtype=np.int8), m.const(0.25))
+    b = m("DequantizeLinear", m.const(np.full(4, bias), dtype=np.int32), m.const(0.125))
+    graph = m.done(m("Gemm", x, w, b))
+    before = copy_graph(graph)
+    apply(graph, "lower-int8,eliminate-dead-code")
+    assert ("Gemm" in ops(graph)) == (bias > 2**31 - 1 - 255 * 12)
+    assert_same_numbers(before, graph, {"q": np.full((2, 6), 255, np.uint8)}, rtol=1e-6)
+
+
+def test_a_bias_beyond_32_bits_stays_a_float() -> None:
+    m = Model()
+    x = m.input("x", 2, 6)
+    graph = m.done(m("Gemm", x, m.const(random(6, 4)), m.const([0, 1e20, -1e20, 1])))
+    before = copy_graph(graph)
+    sample = {"x": random(2, 6)}
+    apply(graph, "quantize-static,lower-int8,eliminate-dead-code", inputs=[sample])
+    assert "MatMulInteger" in ops(graph)
+    assert_same_numbers(before, graph, sample, rtol=0.05, atol=0.05)
 
 
 def test_each_user_dequantizes_for_itself() -> None:
