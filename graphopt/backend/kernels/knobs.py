@@ -7,10 +7,9 @@ A model ranks the ways that it knows and asks :func:`choose`; the first is taken
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from graphopt.backend.kernels.machine import Machine
+from graphopt.backend.kernels.machine import Machine
 
 T = TypeVar("T")
 

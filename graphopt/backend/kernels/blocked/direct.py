@@ -61,7 +61,8 @@ from graphopt.backend.kernels.emit import (
     workspace,
 )
 from graphopt.backend.kernels.knobs import around, choose
-from graphopt.backend.kernels.machine import Machine, RegisterTile, choose_blocked_tile
+from graphopt.backend.kernels.machine import Machine
+from graphopt.backend.kernels.tiling import RegisterTile, choose_blocked_tile
 
 Array = npt.NDArray[np.generic]
 
