@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.sizes import size_rules
 from graphopt.backend.symbolic import Symbols
 from graphopt.errors import CompileError
-from graphopt.ir.graph import Graph, Value
+from graphopt.ir.graph import Graph, Node, Value
 from graphopt.runtime.manifest import MemoryUse
 from graphopt.runtime.sizes import SizeRule
 from graphopt.targets import Target
@@ -46,24 +46,23 @@ def assemble(
     target: Target,
     kernel_error: float = 0.0,
     choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-    *,
-    scheduled: bool = True,
+    unscheduled: Collection[Node] = frozenset(),
 ) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
 
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
         choices: see :class:`KernelCache`.
-        scheduled: False for kernels straight from the operators' definitions.
+        unscheduled: nodes whose kernels are loops straight from the operators' definitions.
 
     Raises:
         CompileError: a region can't be lowered, sizes don't fit together, or a size depends on data.
     """
     constants = Constants(graph)
     sizes = size_rules(graph, constants.get)
-    cache = KernelCache(target, kernel_error, choices, scheduled=scheduled)
+    cache = KernelCache(target, kernel_error, choices)
     blocks = Blocks(graph, constants.get, vector_bytes(target) if target.kind == "llvm" else None)
-    calls = plan_calls(graph, cache, constants, blocks)
+    calls = plan_calls(graph, cache, constants, blocks, unscheduled)
     module = _Module(graph, cache, calls, constants, blocks)
     return Assembled(module.build(), module.weights, module.kernels, sizes, module.memory_use())
 
