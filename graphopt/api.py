@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
     from graphopt.pipeline import Instrument, Pipeline
-    from graphopt.pipeline.pipeline import Verify
+    from graphopt.pipeline.settings import Verify
     from graphopt.targets import Target
 
 

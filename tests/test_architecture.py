@@ -166,10 +166,6 @@ def test_the_allowed_arrows_form_no_ring() -> None:
     assert nx.is_directed_acyclic_graph(nx.DiGraph(ALLOWED))
 
 
-LATE_RINGS = {frozenset({"graphopt.backend.emitters.rows", "graphopt.backend.emitters.stages"})}
-"""Rings that only imports inside functions close."""
-
-
 def _modules() -> dict[str, Path]:
     found = {}
     for name, folder in SOURCES.items():
@@ -179,23 +175,13 @@ def _modules() -> dict[str, Path]:
     return found
 
 
-def _run_imports(tree: ast.Module, *, late: bool) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Imports that happen when the module is loaded; ``late``: those inside functions too."""
-    pending: list[ast.AST] = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            yield node
-        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            pending += node.orelse
-        elif late or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            pending += ast.iter_child_nodes(node)
-
-
-def _rings(modules: dict[str, Path], *, late: bool) -> set[frozenset[str]]:
+def _rings(modules: dict[str, Path]) -> set[frozenset[str]]:
+    """Modules that need each other, be it for a type, or late, inside a function."""
     arrows = nx.DiGraph()
     for module, path in modules.items():
-        for found in _run_imports(ast.parse(path.read_text()), late=late):
+        for found in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(found, ast.Import | ast.ImportFrom):
+                continue
             names = [alias.name for alias in found.names]
             if isinstance(found, ast.ImportFrom):
                 base = _base(found, module if path.name == "__init__.py" else module.rpartition(".")[0])
@@ -207,21 +193,23 @@ def _rings(modules: dict[str, Path], *, late: bool) -> set[frozenset[str]]:
 def test_no_modules_import_each_other_in_a_ring() -> None:
     modules = _modules()
     assert len(modules) > 200
-    assert _rings(modules, late=False) == set()
-    assert _rings(modules, late=True) <= LATE_RINGS
+    assert _rings(modules) == set()
 
 
-def test_rings_are_found(tmp_path: Path) -> None:
-    texts = {
-        "a": "from p import b",
-        "b": "def f():\n    import p.c",
-        "c": "from p.a import x",
-        "d": "from . import a",
-    }
+@pytest.mark.parametrize(
+    "last",
+    [
+        "from p.a import x",
+        "from . import a",
+        "def f():\n    from .a import x",
+        "if TYPE_CHECKING:\n    from p.a import x",
+    ],
+)
+def test_rings_are_found(tmp_path: Path, last: str) -> None:
+    texts = {"a": "from p import b", "b": "import p.c", "c": last, "d": "from . import a"}
     modules = {f"p.{name}": tmp_path / f"{name}.py" for name in texts}
     for name, text in texts.items():
         (tmp_path / f"{name}.py").write_text(text)
-    assert _rings(modules, late=False) == set()
-    assert _rings(modules, late=True) == {frozenset({"p.a", "p.b", "p.c"})}
-    (tmp_path / "b.py").write_text("if TYPE_CHECKING:\n    import p.c\nelse:\n    import p.c")
-    assert _rings(modules, late=False) == {frozenset({"p.a", "p.b", "p.c"})}
+    assert _rings(modules) == {frozenset({"p.a", "p.b", "p.c"})}
+    (tmp_path / "c.py").write_text("import q.a")
+    assert _rings(modules) == set()

@@ -24,13 +24,13 @@ from graphopt.backend.replace import replace_directory
 from graphopt.errors import ArtifactError, CompileError
 from graphopt.runtime.dtypes import DTYPES, numpy_dtype
 from graphopt.runtime.executable import Executable, load
+from graphopt.runtime.files import FileRecord
 from graphopt.runtime.manifest import (
     ALIGNMENT,
     FORMAT_VERSION,
     GRAPH_NAME,
     MANIFEST_NAME,
     WEIGHTS_NAME,
-    FileRecord,
     Manifest,
     MemoryUse,
     TensorSpec,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +20,7 @@ from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.sizes import size_rules
 from graphopt.backend.symbolic import Symbols
 from graphopt.errors import CompileError
-from graphopt.ir.graph import Graph, Value
+from graphopt.ir.graph import Graph, Node, Value
 from graphopt.runtime.manifest import MemoryUse
 from graphopt.runtime.sizes import SizeRule
 from graphopt.targets import Target
@@ -46,8 +46,8 @@ def assemble(
     target: Target,
     kernel_error: float = 0.0,
     choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    unscheduled: Collection[Node] = frozenset(),
     *,
-    scheduled: bool = True,
     memory_plan: bool = True,
 ) -> Assembled:
     """The Relax module of a graph whose nodes all have kernels.
@@ -55,7 +55,7 @@ def assemble(
     Args:
         kernel_error: bound of what fast kernels may add to the relative error of a convolution or product.
         choices: see :class:`KernelCache`.
-        scheduled: False for kernels straight from the operators' definitions.
+        unscheduled: nodes whose kernels are loops straight from the operators' definitions.
         memory_plan: False for memory of its own for every value.
 
     Raises:
@@ -63,10 +63,10 @@ def assemble(
     """
     constants = Constants(graph)
     sizes = size_rules(graph, constants.get)
-    cache = KernelCache(target, kernel_error, choices, scheduled=scheduled)
+    cache = KernelCache(target, kernel_error, choices)
     planned = memory_plan and target.kind == "llvm"
     blocks = Blocks(graph, constants.get, vector_bytes(target) if planned else None)
-    calls = plan_calls(graph, cache, constants, blocks)
+    calls = plan_calls(graph, cache, constants, blocks, unscheduled)
     module = _Module(graph, cache, calls, constants, blocks)
     return Assembled(module.build(), module.weights, module.kernels, sizes, module.memory_use())
 

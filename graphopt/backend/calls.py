@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -51,7 +51,6 @@ class KernelCache:
 
     Args:
         choices: for kernels by their digest the options to take; the models decide the others.
-        scheduled: False for kernels straight from the operators' definitions.
     """
 
     def __init__(
@@ -59,20 +58,23 @@ class KernelCache:
         target: Target,
         kernel_error: float,
         choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-        *,
-        scheduled: bool = True,
     ) -> None:
         self.target = target
-        self.scheduled = scheduled
         self.kernel_error = kernel_error
         self.choices = choices
         self.functions: dict[str, Any] = {}
         self._known: dict[Hashable, list[tuple[Lowered, str]]] = {}
         self._names: dict[str, int] = {}
 
-    def lower(self, region: KernelRegion, outputs: tuple[int, ...]) -> tuple[Lowered, str]:
-        """The kernel of these outputs of a region, and its name."""
-        key = (region.key, outputs)
+    def lower(
+        self, region: KernelRegion, outputs: tuple[int, ...], *, scheduled: bool = True
+    ) -> tuple[Lowered, str]:
+        """The kernel of these outputs of a region, and its name.
+
+        Args:
+            scheduled: False for loops straight from the operators' definitions.
+        """
+        key = (region.key, outputs, scheduled)
         for lowered, name in self._known.get(key, ()):
             if all(
                 _consult(region, kind, (row, index)) == found
@@ -81,9 +83,7 @@ class KernelCache:
                 return lowered, name
         digest = kernel_digest(region, self.target, outputs, self.kernel_error) if self.choices else ""
         answers = self.choices.get(digest, {})
-        lowered = lower_region(
-            region, self.target, outputs, self.kernel_error, answers, scheduled=self.scheduled
-        )
+        lowered = lower_region(region, self.target, outputs, self.kernel_error, answers, scheduled=scheduled)
         name = self._fresh(lowered.name)
         self._known.setdefault(key, []).append((lowered, name))
         self.functions[name] = lowered.function
@@ -104,8 +104,18 @@ def _consult(region: KernelRegion, kind: str, place: tuple[int, int]) -> Hashabl
     return region.constants[value].digest
 
 
-def plan_calls(graph: Graph, cache: KernelCache, constants: Constants, blocks: Blocks) -> list[Call]:
-    """Calls in the order in which they are made, of the nodes whose results are read as data."""
+def plan_calls(
+    graph: Graph,
+    cache: KernelCache,
+    constants: Constants,
+    blocks: Blocks,
+    unscheduled: Collection[Node] = frozenset(),
+) -> list[Call]:
+    """Calls in the order in which they are made, of the nodes whose results are read as data.
+
+    Args:
+        unscheduled: nodes whose kernels are loops straight from the operators' definitions.
+    """
     copies = []
     for value in dict.fromkeys(graph.outputs):
         if value.producer is None or constants.get(value) is not None:
@@ -120,7 +130,8 @@ def plan_calls(graph: Graph, cache: KernelCache, constants: Constants, blocks: B
             )
             calls += [_copy(part.part, cache, constants, part) for part in blocks.copied.get(node, ())]
             wanted -= blocks.in_place[node]
-        for call in _calls_of(node, sorted(wanted), cache, constants, blocks) if wanted else ():
+        scheduled = node not in unscheduled
+        for call in _calls_of(node, sorted(wanted), cache, constants, blocks, scheduled) if wanted else ():
             calls.append(call)
             needed.update(call.reads)
     return copies + calls[::-1]
@@ -132,7 +143,12 @@ def _copy(value: Value, cache: KernelCache, constants: Constants, place: Part | 
 
 
 def _calls_of(
-    node: Node, wanted: list[int], cache: KernelCache, constants: Constants, blocks: Blocks
+    node: Node,
+    wanted: list[int],
+    cache: KernelCache,
+    constants: Constants,
+    blocks: Blocks,
+    scheduled: bool,
 ) -> Iterator[Call]:
     region = KernelRegion.of(node, constants.get)
     if _is_loose_view(node, constants, blocks):
@@ -140,7 +156,7 @@ def _calls_of(
         return
     together = any(is_emitted(inner) for inner in region.nodes)
     for outputs in [tuple(wanted)] if together else [(index,) for index in reversed(wanted)]:
-        yield Call(region, *cache.lower(region, outputs))
+        yield Call(region, *cache.lower(region, outputs, scheduled=scheduled))
 
 
 def _is_loose_view(node: Node, constants: Constants, blocks: Blocks) -> bool:

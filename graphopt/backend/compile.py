@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 
 from graphopt.backend.artifact import Artifact, build
@@ -27,7 +27,7 @@ def compile_graph(
     source_sha256: str = "",
     kernel_error: float = KERNEL_ERROR,
     choices: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
-    scheduled: bool = True,
+    unscheduled: Collection[Node] = frozenset(),
     memory_plan: bool = True,
     progress: Callable[[int, int, str], None] = lambda done, total, step: None,
 ) -> Artifact:
@@ -39,8 +39,8 @@ def compile_graph(
         kernel_error: bound of what Winograd's transforms, or floats in parts on AMX, may add to the error of a
             convolution or product, relative to its largest output; 0 for neither.
         choices: for kernels by their digest what to choose otherwise than the models do, as tuning found it.
-        scheduled: False for loops straight from the operators' definitions, to compare with: slow, and not
-            for every operator.
+        unscheduled: nodes whose kernels are loops straight from the operators' definitions, to compare with: slow,
+            not for every operator, and in row-major order.
         memory_plan: False for memory of its own for every value, to compare with.
         progress: called with (steps done, steps in all, what comes next).
 
@@ -53,14 +53,16 @@ def compile_graph(
     from graphopt.backend.assemble import assemble
 
     progress(0, 1, "kernels")
-    assembled = assemble(graph, target, kernel_error, choices, scheduled=scheduled, memory_plan=memory_plan)
+    assembled = assemble(graph, target, kernel_error, choices, unscheduled, memory_plan=memory_plan)
     built = build(
         assembled.module,
         target,
         weights=assembled.weights,
         inputs=[
             # Unscheduled kernels are TVM's own, which take memory to be aligned.
-            _input_spec(value) if scheduled and target.kind == "llvm" else tensor_spec(value.name, value)
+            _input_spec(value)
+            if not unscheduled and target.kind == "llvm"
+            else tensor_spec(value.name, value)
             for value in graph.inputs
         ],
         outputs=[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import cast
 
-from graphopt.backend.readers.registry import refuse
+from graphopt.backend.refusal import refuse
 from graphopt.backend.region import shape_of
 from graphopt.backend.size_facts import Fact
 from graphopt.ir.dims import Dim

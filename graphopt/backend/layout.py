@@ -13,7 +13,7 @@ import tvm.sym
 from tvm import tirx
 
 from graphopt.backend.kernels.temporaries import open_lane
-from graphopt.backend.readers.context import flat_offset
+from graphopt.backend.readers.indices import flat_offset
 from graphopt.backend.region import shape_of
 from graphopt.backend.symbolic import Expr, Symbols
 from graphopt.ir.dims import Shape

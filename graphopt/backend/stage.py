@@ -8,7 +8,8 @@ from tvm import te, tirx
 
 from graphopt.backend.arguments import Arguments
 from graphopt.backend.emitters import EMITTERS, Stages, Work, is_emitted
-from graphopt.backend.readers import Context, Memory, refuse, variables_of
+from graphopt.backend.readers import Context, Memory, variables_of
+from graphopt.backend.refusal import refuse
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, Symbols
 from graphopt.ir.graph import Value

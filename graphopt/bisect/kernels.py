@@ -18,7 +18,8 @@ import numpy as np
 from graphopt.backend.artifact import Artifact
 from graphopt.backend.compile import KERNEL_ERROR, compile_graph
 from graphopt.backend.contiguous import is_view
-from graphopt.bisect.pieces import Pieces, detached, without_layouts
+from graphopt.bisect.pieces import Pieces, detached
+from graphopt.bisect.row_major import without_layouts
 from graphopt.errors import CompileError, GraphoptError
 from graphopt.ir.builder import copy_graph
 from graphopt.ir.graph import Graph, Node, Value
@@ -29,7 +30,7 @@ from graphopt.verify.cone import path_between
 from graphopt.verify.distance import Distance, compare
 from graphopt.verify.expressions import Expressions
 from graphopt.verify.fault import Reproducer
-from graphopt.verify.reduce import cut_out
+from graphopt.verify.reduce import cut_out, operands
 from graphopt.verify.tolerance import Effect, Path, Tolerance
 from graphopt.verify.values import Values
 
@@ -117,8 +118,8 @@ class Making:
     def compile(self, graph: Graph, progress: Progress) -> Artifact:
         """The artifact of a graph."""
         return compile_graph(
-            graph, self.target, kernel_error=self.kernel_error, choices=self.choices, scheduled=self.scheduled,
-            progress=progress,
+            graph, self.target, kernel_error=self.kernel_error, choices=self.choices,
+            unscheduled=frozenset(() if self.scheduled else graph.nodes), progress=progress,
         )  # fmt: skip
 
 
@@ -160,7 +161,6 @@ def kernel_fault(
     making: Making,
     reference: Reference,
     *,
-    kernels: Mapping[str, Sequence[str]] | None = None,
     pipeline: str = "O2",
     progress: Progress = lambda done, total, step: None,
 ) -> KernelFault | None:
@@ -170,7 +170,6 @@ def kernel_fault(
         graph: what was compiled.
         making: how; this machine must run code for its target.
         reference: of the same graph.
-        kernels: the regions of each kernel by its name, to name the guilty one.
         pipeline: the passes that made the regions, for what reproduces a fault.
         progress: called with (steps done, steps in all, what comes next).
 
@@ -182,9 +181,8 @@ def kernel_fault(
     first = next(_wrong(graph, nodes, making, reference, progress), None)
     if first is None:
         return None
-    node, value, sample, distance = first
-    names = [name for name, regions in (kernels or {}).items() if node.label in regions]
-    fault = KernelFault(node.label, names[0] if names else "", value.name, distance, sample, _lines(node))
+    node, kernel, value, sample, distance = first
+    fault = KernelFault(node.label, kernel, value.name, distance, sample, _lines(node))
     progress(1, 1, "plainer forms")
     fault.reproducer = _reproducer(graph, node, making, reference, sample, pipeline)
     return fault.blamed(*_blame(graph, node, making, reference))
@@ -224,18 +222,22 @@ def _wrong(
     making: Making,
     reference: Reference,
     progress: Progress = lambda done, total, step: None,
-) -> Iterator[tuple[Node, Value, int, Distance]]:
-    """What kernels of ``nodes`` of ``graph`` compute wrongly, in program order."""
+) -> Iterator[tuple[Node, str, Value, int, Distance]]:
+    """Which of ``nodes`` of ``graph`` are computed wrongly, in program order: by which kernel, which value."""
     pieces = detached(graph, [[node] for node in nodes])
     if not pieces.results:
         return
-    with making.compile(pieces.graph, progress).load(threads=1) as executable:
+    artifact = making.compile(pieces.graph, progress)
+    kernels = artifact.variants[0].kernels
+    with artifact.load(threads=1) as executable:
         for sample in range(len(reference.samples)):
             outputs = executable(_feeds(pieces, reference, sample))
             for (value, place), actual in zip(pieces.results, outputs, strict=True):
                 distance = kernel_distance(actual, nodes[place], value, reference, sample)
                 if distance.is_fault:
-                    yield nodes[place], value, sample, distance
+                    label = pieces.copies[place][0].label
+                    kernel = next((name for name, regions in kernels.items() if label in regions), "")
+                    yield nodes[place], kernel, value, sample, distance
 
 
 def _feeds(pieces: Pieces, reference: Reference, sample: int) -> dict[str, Any]:
@@ -278,7 +280,7 @@ def _blame(graph: Graph, node: Node, making: Making, reference: Reference) -> tu
         return "schedule", "as it was before tuning"
     if making.kernel_error and is_right(graph, kernel_error=0.0):
         return "schedule", "without fast arithmetic (kernel error 0)"
-    if is_right(plain):
+    if _has_layouts(node) and is_right(plain):
         return "schedule", "in row-major order"
     try:
         if is_right(plain, kernel_error=0.0, choices={}, scheduled=False):
@@ -286,6 +288,11 @@ def _blame(graph: Graph, node: Node, making: Making, reference: Reference) -> tu
     except CompileError:
         return "kernel", ""
     return "lowering", ""
+
+
+def _has_layouts(node: Node) -> bool:
+    values = [*operands(node), *node.outputs]
+    return any(value.tensor.layout is not None for value in values)
 
 
 class _Renamed(Reference):

@@ -9,11 +9,12 @@ memory, an Identity converts from row-major order and back.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from graphopt.ir.builder import Builder, copy_graph, copy_node
-from graphopt.ir.graph import Graph, Node, Region, Value
-from graphopt.ir.types import TensorType, Type
+from graphopt.bisect.row_major import plain_type
+from graphopt.ir.builder import Builder, copy_node
+from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.types import Type
 from graphopt.verify.reduce import operands, root_node
 
 
@@ -25,11 +26,13 @@ class Pieces:
         graph: its inputs are those of the source, then ``border``.
         border: for each further input the value that it stands for.
         results: for each output the value that it is, and the place of its piece.
+        copies: for each piece its nodes in ``graph``.
     """
 
     graph: Graph
     border: list[Value] = field(default_factory=list)
     results: list[tuple[Value, int]] = field(default_factory=list)
+    copies: list[list[Node]] = field(default_factory=list)
 
     @property
     def names(self) -> dict[Value, str]:
@@ -64,11 +67,13 @@ class _Cutter:
         for place, nodes in enumerate(pieces):
             inside = {value for node in nodes for value in node.outputs}
             mapping: dict[Value, Value] = {}
+            copies = []
             for node in nodes:
                 for value in operands(node):
                     if value not in mapping and value not in inside:
                         mapping[value] = self._outside(value)
-                copy_node(node, self.builder, mapping)
+                copies.append(copy_node(node, self.builder, mapping))
+            self.made.copies.append(copies)
             members = set(nodes)
             for value in (value for node in nodes for value in node.outputs):
                 if any(root_node(use.user) not in members for use in value.uses):
@@ -89,14 +94,14 @@ class _Cutter:
             copy_node(producer, self.builder, mapping)
             self.shared.update({output: mapping[output] for output in producer.outputs})
         else:
-            given = self.builder.input(value.name, _plain(value.type))
+            given = self.builder.input(value.name, plain_type(value.type))
             self.made.border.append(value)
             blocked = value.tensor.layout is not None
             self.shared[value] = self._identity(given, value.type) if blocked else given
         return self.shared[value]
 
     def _row_major(self, value: Value) -> Value:
-        return self._identity(value, _plain(value.type)) if value.tensor.layout is not None else value
+        return self._identity(value, plain_type(value.type)) if value.tensor.layout is not None else value
 
     def _identity(self, value: Value, type: Type) -> Value:
         return self.builder.node("Identity", [value], [(value.name, type)]).output
@@ -113,24 +118,3 @@ def _fixed(source: Graph) -> set[Value]:
             if (constant and not node.regions) or (small and not node.is_fused):
                 found.add(value)
     return found
-
-
-def _plain(type: Type) -> Type:
-    return replace(type, layout=None) if isinstance(type, TensorType) else type
-
-
-def without_layouts(source: Graph) -> Graph:
-    """A copy of a graph in which everything lies in row-major order."""
-    graph = copy_graph(source)
-
-    def forget(region: Region) -> None:
-        for value in region.inputs:
-            value.type = _plain(value.type)
-        for node in region:
-            for value in node.outputs:
-                value.type = _plain(value.type)
-            for inner in node.regions.values():
-                forget(inner)
-
-    forget(graph.body)
-    return graph

@@ -24,7 +24,7 @@ from graphopt.cli.options import (
 from graphopt.cli.output import print_json, progress
 
 if TYPE_CHECKING:
-    from graphopt.bisect.search import Finding
+    from graphopt.bisect import Finding
 
 FOUND = 1
 
@@ -68,8 +68,8 @@ def command(
     Exit codes: 0 nothing is wrong, 1 something is and was found, 2 it can't be said.
     """
     from graphopt.backend.compile import KERNEL_ERROR
+    from graphopt.bisect import bisect
     from graphopt.bisect.predicate import predicate_of
-    from graphopt.bisect.search import bisect
     from graphopt.pipeline import Pipeline
     from graphopt.targets import Target
 

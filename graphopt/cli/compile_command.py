@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
     from graphopt.pipeline import Instrument
-    from graphopt.pipeline.pipeline import Verify
+    from graphopt.pipeline.settings import Verify
     from graphopt.report import Run
     from graphopt.targets import Target
     from graphopt.tune import KernelResult, Tuned, Tuner

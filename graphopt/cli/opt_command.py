@@ -32,7 +32,7 @@ from graphopt.units import human_bytes
 
 if TYPE_CHECKING:
     from graphopt.pipeline import Instrument, Report
-    from graphopt.pipeline.pipeline import Verify
+    from graphopt.pipeline.settings import Verify
 
 
 @click.command("opt")

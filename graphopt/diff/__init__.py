@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
-from graphopt.diff.result import Change, Distance, GraphDiff, Move, NodeChange, Weights
+from graphopt.diff.changes import Change, Distance, Move, NodeChange, Weights
+from graphopt.diff.result import GraphDiff
 from graphopt.errors import ArgumentError, require
 from graphopt.ir.graph import Graph
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from graphopt.diff.changes import Change, Distance, Move, NodeChange, Rewired
 from graphopt.diff.describe import attribute_text, constant_text, value_text
 from graphopt.diff.distance import distance
 from graphopt.diff.flat import Flat, Item, Kind, Operand, Port
 from graphopt.diff.labels import STRUCTURAL, Labels, attributes, is_tolerant
 from graphopt.diff.match import match
 from graphopt.diff.matching import Matching
-from graphopt.diff.result import Change, Distance, GraphDiff, Move, NodeChange, Rewired
+from graphopt.diff.result import GraphDiff
 from graphopt.diff.symbols import Pairing
 from graphopt.ir.graph import Graph, Node, Region, Value
 from graphopt.ir.tensor import Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from graphopt.diff.result import Distance
+from graphopt.diff.changes import Distance
 from graphopt.errors import TextError
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.types import DType

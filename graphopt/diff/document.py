@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from graphopt.diff.changes import Differences, NodeChange, Rewired
 from graphopt.diff.describe import place_of
 from graphopt.ir.graph import Node
 
-if TYPE_CHECKING:
-    from graphopt.diff.result import GraphDiff, NodeChange, Rewired
 
-
-def document(diff: GraphDiff) -> dict[str, Any]:
+def document(diff: Differences) -> dict[str, Any]:
     """The keys are part of the stable interface; ``docs/diff.md`` says what each means."""
     return {
         "equal": diff.equal,

@@ -12,8 +12,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from graphopt.diff.changes import Weights
 from graphopt.diff.flat import Flat, Item, Kind
-from graphopt.diff.result import Weights
 from graphopt.diff.symbols import masked, signature_symbols
 from graphopt.ir.graph import Node, RefAttr, TypeAttr, Value
 from graphopt.ir.tensor import Tensor

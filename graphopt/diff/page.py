@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from graphopt.diff.changes import Change, Move
 from graphopt.diff.describe import node_text
-from graphopt.diff.result import Change, GraphDiff, Move
+from graphopt.diff.result import GraphDiff
 from graphopt.diff.text import summary
 from graphopt.ir.graph import Node
 from graphopt.page import Drawing, Entry, Pair

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from graphopt.diff.changes import Change, Differences, NodeChange, Rewired
 from graphopt.diff.describe import node_text, shorten
 from graphopt.ir.graph import Node
-
-if TYPE_CHECKING:
-    from graphopt.diff.result import Change, GraphDiff, NodeChange, Rewired
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow", ">": "cyan"}
 _MOST_NAMED = 6
 """Nodes that are named when they moved to one place together."""
 
 
-def render(diff: GraphDiff, limit: int) -> Text:
+def render(diff: Differences, limit: int) -> Text:
     """The lines of a diff; ``limit`` 0: all of them."""
     lines = [summary(diff), *_lines(diff)]
     if limit and len(lines) > limit:
@@ -28,7 +25,7 @@ def render(diff: GraphDiff, limit: int) -> Text:
     return Text("\n").join(lines)
 
 
-def summary(diff: GraphDiff) -> Text:
+def summary(diff: Differences) -> Text:
     """How many things differ, in one line."""
     same = len(diff.partners) - len({c.before for c in diff.changed} | {m.before for m in diff.moved})
     if diff.equal:
@@ -53,7 +50,7 @@ def _nodes(count: int) -> str:
     return f"{count} node" if count == 1 else f"{count} nodes"
 
 
-def _lines(diff: GraphDiff) -> Iterator[Text]:
+def _lines(diff: Differences) -> Iterator[Text]:
     for change in diff.signature:
         yield _line("~", "", change)
     for entry in diff.changed:
@@ -109,7 +106,7 @@ def _single(sign: str, node: Node, rewired: list[Rewired]) -> Iterator[Text]:
         yield Text(f"    {where}: {change.before or '(none)'} → {change.after or '(none)'}", "dim")
 
 
-def _moved(diff: GraphDiff) -> Iterator[Text]:
+def _moved(diff: Differences) -> Iterator[Text]:
     ways = Counter((move.source, move.target) for move in diff.moved)
     for (source, target), count in ways.items():
         nodes = [m.before for m in diff.moved if (m.source, m.target) == (source, target)]

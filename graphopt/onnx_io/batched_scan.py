@@ -9,13 +9,12 @@ from graphopt.errors import ModelError
 from graphopt.ir.graph import Attr, Value
 from graphopt.ir.types import UnknownType
 from graphopt.onnx_io.attributes import Binding
+from graphopt.onnx_io.nodes import NodeMaker
 from graphopt.onnx_io.region_types import region_input_types
 from graphopt.onnx_io.scope import Scope
 
 if TYPE_CHECKING:
     import onnx
-
-    from graphopt.onnx_io.nodes import NodeMaker
 
 
 def batched_scan(

@@ -31,6 +31,7 @@ from graphopt.onnx_io.settle import settle
 from graphopt.onnx_io.tensors import dense_from_sparse, tensor_from_proto
 from graphopt.onnx_io.text import check_graph_text, check_model_text, check_node_text
 from graphopt.onnx_io.types import DimReader
+from graphopt.onnx_io.versions import VersionedNodes
 
 if TYPE_CHECKING:
     import onnx
@@ -55,6 +56,7 @@ class Importer:
         self.graph = Graph(model.graph.name or "main")
         self.builder = Builder(self.graph)
         self.maker = NodeMaker(self.builder, semantics, dims, self._region)
+        self.versioned = VersionedNodes(self.maker)
         self.functions = {(f.domain, f.name, f.overload): f for f in model.functions}
 
     def run(self, input_types: Mapping[str, Type]) -> Graph:
@@ -83,7 +85,7 @@ class Importer:
         self._initializers(scope, model.graph)
         self._nodes(scope, model.graph.node, given_names(model.graph))
         self._root_outputs(scope, model.graph)
-        graph.opset[""], graph.unverifiable = self.maker.newest, tuple(self.maker.unverifiable)
+        graph.opset[""], graph.unverifiable = self.versioned.newest, tuple(self.versioned.unverifiable)
         return graph
 
     def _opset(self, imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
@@ -210,7 +212,7 @@ class Importer:
             scope.names[outputs[0]] = value
             return
         version = self._version(scope, proto, label)
-        values = self.maker.make(scope, proto, label, inputs, outputs, attrs, graphs, version)
+        values = self.versioned.make(scope, proto, label, inputs, outputs, attrs, graphs, version)
         for name, value in zip(outputs, values, strict=True):
             if name:
                 self.maker.settle(scope, name, value, label)

@@ -2,7 +2,7 @@
 
 from graphopt.pipeline.base import Context, Pass, PatternPass
 from graphopt.pipeline.instruments import Instrument, PassRun
-from graphopt.pipeline.pipeline import Limits, Pipeline
+from graphopt.pipeline.pipeline import Pipeline
 from graphopt.pipeline.registry import (
     instruments,
     load_plugin,
@@ -13,6 +13,7 @@ from graphopt.pipeline.registry import (
     register_pipeline,
 )
 from graphopt.pipeline.report import PassRow, Report
+from graphopt.pipeline.settings import Limits
 from graphopt.verify.tolerance import Effect
 
 __all__ = [

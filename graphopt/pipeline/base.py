@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from graphopt.errors import PassError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.tensor import Array
+from graphopt.pipeline.options import format_value, options_of
 from graphopt.rewrite import Assumes, Rule, RuleStats, apply_rules
 from graphopt.verify.tolerance import Effect
 
@@ -60,8 +61,6 @@ class Pass(abc.ABC):
         Raises:
             OptionError: a value lies outside.
         """
-        from graphopt.pipeline.options import options_of
-
         for option in options_of(type(self)):
             option.check(getattr(self, option.name))
 
@@ -74,9 +73,12 @@ class Pass(abc.ABC):
         return self.assumes
 
     def __str__(self) -> str:
-        from graphopt.pipeline.options import format_pass
-
-        return format_pass(self)
+        parts = []
+        for option in options_of(type(self)):
+            value = getattr(self, option.name)
+            if value != option.default or type(value) is not type(option.default):
+                parts.append(f"{option.name}={format_value(value)}")
+        return f"{self.name}{{{' '.join(parts)}}}" if parts else self.name
 
 
 class PatternPass(Pass):

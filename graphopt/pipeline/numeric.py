@@ -16,10 +16,10 @@ from graphopt.ir.transaction import OutOfFuel, Transaction
 from graphopt.pipeline.base import Context
 from graphopt.pipeline.deadline import Overdue, deadline
 from graphopt.pipeline.instruments import Instrument, PassRun
+from graphopt.pipeline.settings import Limits
 from graphopt.rewrite import RuleStats
 
 if TYPE_CHECKING:
-    from graphopt.pipeline.pipeline import Limits
     from graphopt.verify.check import Checker, Mismatch, Outcome
 
 SAMPLES = 2

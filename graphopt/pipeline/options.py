@@ -16,10 +16,7 @@ import re
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union, get_args, get_origin, get_type_hints
-
-if TYPE_CHECKING:
-    from graphopt.pipeline.base import Pass
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 WORD = re.compile(r"""[^\s{}\[\],="']+""")
 SCALARS = (bool, int, float, str)
@@ -85,7 +82,7 @@ class Option:
 
 
 @functools.cache
-def options_of(pass_type: type[Pass]) -> tuple[Option, ...]:
+def options_of(pass_type: type[object]) -> tuple[Option, ...]:
     """The options of a pass, in the order of its fields.
 
     Raises:
@@ -127,16 +124,6 @@ def _analyse(hint: Any, name: str) -> tuple[type, bool, bool]:
     if isinstance(hint, type) and (hint in SCALARS or issubclass(hint, enum.Enum)):
         return hint, many, optional
     raise TypeError(f"option {name} has type {hint}, which has no text form")
-
-
-def format_pass(pass_: Pass) -> str:
-    """The text of a pass with the options that differ from their defaults."""
-    parts = []
-    for option in options_of(type(pass_)):
-        value = getattr(pass_, option.name)
-        if value != option.default or type(value) is not type(option.default):
-            parts.append(f"{option.name}={format_value(value)}")
-    return f"{pass_.name}{{{' '.join(parts)}}}" if parts else pass_.name
 
 
 def format_value(value: object) -> str:

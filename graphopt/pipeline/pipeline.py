@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
-from graphopt.errors import ArgumentError, GraphoptError, PipelineError
+from graphopt.errors import PipelineError
 from graphopt.ir.collector import paused_collector
 from graphopt.ir.graph import Graph
 from graphopt.ir.semantics import Semantics
 from graphopt.pipeline.base import Context, Pass
 from graphopt.pipeline.report import Report
+from graphopt.pipeline.settings import Limits, Progress, Verify
 from graphopt.pipeline.text import parse_passes
 
 if TYPE_CHECKING:
     from graphopt.pipeline.instruments import Instrument
-
-Verify = Literal["structure", "numeric", "off"]
-Progress = Callable[[int, int, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a single pass may take; one that takes more is stopped with a PassError.
-
-    Attributes:
-        max_rewrites: transactions; None: in proportion to the size of the graph.
-        pass_timeout: seconds; None: any time. Python code is interrupted wherever it is.
-        abandon: what to do, in another thread, with a pass that is in a call of a C library and so
-            can't be interrupted: end the process, say. None: wait until that call ends.
-
-    Raises:
-        ArgumentError: a limit is no positive number.
-    """
-
-    max_rewrites: int | None = None
-    pass_timeout: float | None = None
-    abandon: Callable[[GraphoptError], None] | None = None
-
-    def __post_init__(self) -> None:
-        """Checks the numbers."""
-        for name, kind in (("max_rewrites", int), ("pass_timeout", float)):
-            limit = getattr(self, name)
-            if limit is not None and not (isinstance(limit, int | kind) and 0 < limit < float("inf")):
-                raise ArgumentError(f"{name} must be a positive {kind.__name__}, not {limit!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +77,7 @@ class Pipeline:
         if verify not in get_args(Verify):
             raise PipelineError(f"verify={verify!r} is not one of {', '.join(get_args(Verify))}")
         runner = Runner(
-            self, graph, context or Context(), verify=verify, limits=limits or Limits(),
+            self.passes, str(self), graph, context or Context(), verify=verify, limits=limits or Limits(),
             dump_dir=dump_dir, instruments=instruments, semantics=semantics,
         )  # fmt: skip
         with paused_collector():

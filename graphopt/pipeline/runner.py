@@ -6,7 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,23 +22,21 @@ from graphopt.pipeline.dump import Dump
 from graphopt.pipeline.instruments import Instrument, PassRun, Timing
 from graphopt.pipeline.numeric import NumericVerifier
 from graphopt.pipeline.report import PassRow, Report
+from graphopt.pipeline.settings import Limits, Progress, Verify
 from graphopt.pipeline.structure import StructureVerifier
 from graphopt.rewrite import RuleStats
-
-if TYPE_CHECKING:
-    from graphopt.pipeline.pipeline import Limits, Pipeline, Progress, Verify
-
 
 PIPELINE_KEY = "graphopt.pipeline"
 T = TypeVar("T")
 
 
 class Runner:
-    """One run of one pipeline on one graph; see :meth:`Pipeline.run` for the arguments."""
+    """One run of the passes of a pipeline, whose text is ``text``, on one graph; see :meth:`Pipeline.run`."""
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        passes: Sequence[Pass],
+        text: str,
         graph: Graph,
         context: Context,
         *,
@@ -52,7 +50,8 @@ class Runner:
             from graphopt.ops import SEMANTICS
 
             semantics = SEMANTICS
-        self.pipeline = pipeline
+        self.passes = passes
+        self.text = text
         self.verify = verify
         self.graph = graph
         self.context = context
@@ -71,14 +70,14 @@ class Runner:
 
     def run(self, fuel: int | None, progress: Progress | None) -> Report:
         """Runs all passes."""
-        report = Report(str(self.pipeline), self.verify)
+        report = Report(self.text, self.verify)
         start = time.perf_counter()
         self._check_samples()
         for instrument in self.instruments:
             _call(instrument, instrument.begin, self.graph)
-        for index, pass_ in enumerate(self.pipeline.passes):
+        for index, pass_ in enumerate(self.passes):
             if progress is not None:
-                progress(index, len(self.pipeline.passes), pass_.name)
+                progress(index, len(self.passes), pass_.name)
             left = None if fuel is None else fuel - report.rewrites
             report.rows.append(self._one(index, pass_, left))
         for instrument in self.instruments:

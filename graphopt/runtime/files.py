@@ -7,17 +7,21 @@ import mmap
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from graphopt.errors import ArtifactError
 
-if TYPE_CHECKING:
-    from graphopt.runtime.manifest import FileRecord
-
 HINT = "compile the model again or fetch the artifact again"
+
+
+class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size and SHA-256 (hex) of one file of the artifact."""
+
+    nbytes: int
+    sha256: str
 
 
 def open_plain(path: Path) -> tuple[int, int]:

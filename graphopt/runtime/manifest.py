@@ -18,7 +18,7 @@ import msgspec
 from graphopt.errors import ArtifactError, TextError
 from graphopt.ir.dim_text import parse_dim
 from graphopt.runtime.dtypes import DTYPES, itemsize
-from graphopt.runtime.files import HINT, open_plain
+from graphopt.runtime.files import HINT, FileRecord, open_plain
 from graphopt.runtime.sizes import SizeRule
 
 FORMAT_VERSION = 1
@@ -104,13 +104,6 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: tuple[str, ...]
     kernels: dict[str, tuple[str, ...]]
     memory: MemoryUse | None = None
-
-
-class FileRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Size and SHA-256 (hex) of one file of the artifact."""
-
-    nbytes: int
-    sha256: str
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,12 +12,21 @@ import pytest
 from broken_kernels import BROKEN, WEIGHTS, model
 from click.testing import CliRunner, Result
 
-from graphopt import api
+from graphopt import api, runtime
 from graphopt.backend.compile import compile_graph
-from graphopt.bisect import Finding, KernelFault, PredicateFault, bisect, compiled_fault
+from graphopt.bisect import (
+    Finding,
+    KernelFault,
+    PredicateFault,
+    PredicateKernelFault,
+    bisect,
+    compiled_fault,
+    kernels,
+)
 from graphopt.bisect.predicate import FunctionPredicate, Model, Savable, predicate_of
 from graphopt.cli.bisect_command import command
 from graphopt.errors import EvaluationError, InputError, TargetError
+from graphopt.evaluate import Session, example_inputs
 from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse_graph
 from graphopt.pipeline import Pipeline
@@ -192,7 +201,89 @@ def test_a_wrong_kernel_is_found_by_numbers_and_by_a_predicate(monkeypatch: pyte
     inputs = {name: np.full((2, 8), value, np.float32) for name, value in (("x", 3), ("u", 1))}
     found = bisect(graph, Pipeline.parse("O2"), target, predicate=ByKernels(inputs, np.full((2, 8), 2)))
     assert found is not None and found.stage == "kernel"
-    assert 'region Sub "y" is the first that, compiled, makes the test say' in found.error.message
+    assert (
+        'kernel "sub" of region Sub "y" is the first that, compiled, makes the test say'
+        in found.error.message
+    )
+
+
+def test_where_a_kernel_is_wrong_the_whole_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, fault = broken("swapped operands")
+    compiled: list[list[str]] = []
+
+    def recorded(graph: Graph, *rest: Any, **options: Any) -> Any:
+        compiled.append(graph.output_names)
+        return compile_graph(graph, *rest, **options)
+
+    monkeypatch.setattr(kernels, "compile_graph", recorded)
+    target = Target.parse("x86-64-v3")
+    assert bisect(graph, "O2", target) is None
+    assert compiled == [["r0"], ["y"]]  # the kernels by themselves, then the whole
+    compiled.clear()
+    fault.plant(monkeypatch)
+    assert bisect(graph, "O2", target) is not None
+    assert compiled and ["y"] not in compiled
+
+
+class ByFiles:
+    """What a command does, in this process: it is content with a file that gives the numbers of the first."""
+
+    text, runs_files = "the test", True
+
+    def __init__(self, folder: Path, graph: Graph) -> None:
+        self.folder = folder
+        self.sample = example_inputs(graph, distinct=True)
+        self.expected: Any = None
+        self.suffixes: list[str] = []
+
+    def is_good(self, model: Model, files: Savable) -> bool:
+        self.suffixes.append(files.suffix)
+        path = self.folder / f"{len(self.suffixes)}{files.suffix}"
+        files.save(path)
+        if files.suffix == ".gopt":
+            (result,) = runtime.load(path, threads=1)(self.sample)
+        else:
+            (result,) = Session(api.load(path)).run(self.sample).values()
+        self.expected = result if self.expected is None else self.expected
+        return bool(np.abs(result - self.expected).max() <= 1e-3 * np.abs(self.expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel", "region"),
+    [
+        ("dropped tail", "matmul_sub", 'graphopt.fused "d"'),
+        ("wrong Winograd transform", "conv_winograd", 'Conv "y"'),
+        ("wrong window in blocks", "maxpool", 'MaxPool "c"'),
+    ],
+)
+def test_a_predicate_on_files_narrows_to_a_kernel(
+    name: str, kernel: str, region: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph, fault = broken(next(item.name for item in BROKEN if item.name.startswith(name)))
+    if name == "dropped tail":  # as it is, an ArgMax behind it hides the fault
+        graph = model("g (float[n,8] x, float[8,6] u) => (float[n,6] d) "
+                      "{ a = Tanh(x) c = MatMul(a, u) d = Sub(c, big) }", big=(6,))  # fmt: skip
+    fault.plant(monkeypatch)
+    predicate = ByFiles(tmp_path, graph)
+    found = bisect(graph, "O2", Target.parse("x86-64-v3"), predicate=predicate)
+    assert found is not None and isinstance(found.error, PredicateKernelFault)
+    assert found.error.kernel.startswith(kernel)
+    assert found.as_dict() == {
+        "stage": "kernel", "message": found.error.message, "region": region, "kernel": found.error.kernel,
+        "blame": "schedule",
+    }  # fmt: skip
+    assert "is the first that, with its schedule instead of as plain loops, makes" in found.error.message
+    assert predicate.suffixes[:2] == [".onnx", ".onnx"] and set(predicate.suffixes[2:]) == {".gopt"}
+
+
+def test_a_wrong_lowering_is_in_the_plain_loops_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, fault = broken("swapped operands")
+    fault.plant(monkeypatch)
+    with pytest.raises(
+        InputError, match="nor with one in which 1 of 1 regions are loops without a schedule"
+    ) as caught:
+        bisect(graph, "O2", Target.parse("x86-64-v3"), predicate=ByFiles(tmp_path, graph))
+    assert caught.value.hint == "write it as FILE.py:FUNCTION to find the kernel"
 
 
 def test_an_artifact_is_checked_against_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:

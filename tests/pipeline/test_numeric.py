@@ -13,7 +13,7 @@ from graphopt.errors import InputError, VerifyError
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import Relation
 from graphopt.pipeline import Context, Effect, Pass, Pipeline
-from graphopt.pipeline.pipeline import Limits, Verify
+from graphopt.pipeline.settings import Limits, Verify
 
 INPUTS = [{"x": np.array([0.5, -2.0], np.float32)}]
 

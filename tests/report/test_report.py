@@ -16,7 +16,7 @@ from graphopt.ir.graph import Graph
 from graphopt.ir.parser import parse_graph
 from graphopt.ir.types import tensor
 from graphopt.pipeline import Pipeline
-from graphopt.pipeline.pipeline import Verify
+from graphopt.pipeline.settings import Verify
 from graphopt.report import Recording, document, html_page
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "diff"))

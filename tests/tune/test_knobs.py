@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from onnx import helper
 
 import graphopt as go
 from graphopt.backend.compile import compile_graph
-from graphopt.backend.kernels.knobs import Choices, around, choose
+from graphopt.backend.kernels.knobs import Choices, around, choose, part_of
 from graphopt.backend.kernels.machine import MachineSpec
 from graphopt.backend.lower import lower_region
 from graphopt.targets import Target
@@ -82,6 +83,18 @@ def attentions(draw: st.DrawFn) -> Program:
     return nodes, arrays, {}
 
 
+@st.composite
+def transposed(draw: st.DrawFn) -> Program:
+    """Phases of unequal taps, so that what they ask differs; in rows or in blocks."""
+    channels = draw(st.sampled_from([5, 16, 24]))
+    kernel, stride = draw(st.sampled_from([(3, 2), (4, 2), (5, 2), (5, 3), (2, 2)]))
+    size = draw(st.integers(4, 12))
+    attributes = {"strides": [stride] * 2, "pads": [draw(st.integers(0, 1))] * 4}
+    nodes = [N("ConvTranspose", ["x", "w"], ["c"], **attributes), N("Conv", ["c", "v"], ["y"])]
+    arrays = {"w": numbers(1, channels, 24, kernel, kernel), "v": numbers(2, 16, 24, 1, 1)}
+    return nodes, {"x": numbers(0, 1, channels, size, size)}, arrays
+
+
 def _draw_choices(data: st.DataObject, graph: go.Graph, target: Target) -> dict[str, dict[str, str]]:
     """Any option of each knob of each kernel, and of the knobs that show up then."""
     choices = {}
@@ -98,7 +111,7 @@ def _draw_choices(data: st.DataObject, graph: go.Graph, target: Target) -> dict[
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("kind", [convolutions, products, attentions])
+@pytest.mark.parametrize("kind", [convolutions, products, attentions, transposed])
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_choice_computes_the_same(kind: Any, target: str, data: st.DataObject) -> None:
@@ -127,6 +140,40 @@ def test_answers_count_where_they_are_on_offer() -> None:
     assert choose(machine, "tile", [6, 8]) == 8
     assert choose(machine, "tile", [6, 7]) == 6
     assert choose(machine, "part", (True, False), lambda flag: "yes" if flag else "no") is True
+
+
+def test_parts_of_a_kernel_have_knobs_of_their_own() -> None:
+    machine = Choices(MACHINE, {"tile": "8", "right: tile": "7"})
+    left, right = part_of(machine, "left"), part_of(machine, "right")
+    assert [choose(each, "tile", [6, 7, 8]) for each in (machine, left, right)] == [8, 6, 7]
+    assert choose(part_of(right, "inner"), "tile", [1, 2]) == 1
+    assert list(machine.knobs) == ["tile", "left: tile", "right: tile", "right: inner: tile"]
+    assert part_of(MACHINE, "left") is MACHINE
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("kind", [convolutions, products, attentions, transposed])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_a_knob_means_one_thing_in_a_kernel(kind: Any, target: str, data: st.DataObject) -> None:
+    """Asked again, it offers the same: what was tuned for one place is not taken, or ignored, in another."""
+    nodes, inputs, constants = data.draw(kind())
+    optimized = go.optimize(program(nodes, inputs, constants), "O2", target=TARGETS[target])
+    subjects = subjects_of(optimized, TARGETS[target], BOUND).tunable
+    choices = _draw_choices(data, optimized, TARGETS[target])
+    asked: dict[str, tuple[str, ...]] = {}
+
+    def recorded(machine: Choices, knob: str, options: Mapping[str, Any]) -> Any:
+        name = machine._prefix + knob
+        assert asked.setdefault(name, tuple(options)) == tuple(options), name
+        return take(machine, knob, options)
+
+    take = Choices.take
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Choices, "take", recorded)
+        for subject in subjects:
+            asked.clear()
+            lower_region(subject.region, TARGETS[target], subject.outputs, BOUND, choices[subject.digest])
 
 
 def test_a_choice_is_a_machine() -> None:

@@ -10,7 +10,7 @@ from tvm import tirx
 
 from graphopt.backend.readers import Context
 from graphopt.backend.readers.elementwise import const, sigmoid
-from graphopt.backend.readers.registry import refuse
+from graphopt.backend.refusal import refuse
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Node
 

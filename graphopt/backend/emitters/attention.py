@@ -32,10 +32,11 @@ from graphopt.backend.kernels.emit import (
     workspace,
 )
 from graphopt.backend.kernels.knobs import choose
-from graphopt.backend.kernels.machine import Machine, choose_tile, rank_tiles, tile_cycles
+from graphopt.backend.kernels.machine import Machine
 from graphopt.backend.kernels.math import bound_by, exp_of_negative
 from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
 from graphopt.backend.kernels.temporaries import temporary, vectorized
+from graphopt.backend.kernels.tiling import choose_tile, rank_tiles, tile_cycles
 from graphopt.backend.readers import READERS, Memory, flat_offset, variables_of
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of

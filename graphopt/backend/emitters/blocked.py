@@ -16,10 +16,10 @@ from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Packed
 from graphopt.backend.emitters.convolve import conv_spec, with_bias
+from graphopt.backend.emitters.places import add
 from graphopt.backend.emitters.pool import average_count, pool_windows
 from graphopt.backend.emitters.reduce import FOLDS, GLOBAL_POOLS, Fold, lowest, reduced_axes
 from graphopt.backend.emitters.registry import Sink, Work
-from graphopt.backend.emitters.rows import add
 from graphopt.backend.emitters.transposed import emit_plan, transposed_spec
 from graphopt.backend.emitters.windows import Window
 from graphopt.backend.kernels.choice import plan_conv

@@ -9,8 +9,10 @@ import numpy as np
 from tvm import tirx
 
 from graphopt.backend.arguments import Array, Packed
+from graphopt.backend.emitters.places import Place, View, add
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Place, Row, View, add, emit_rows
+from graphopt.backend.emitters.row import Row
+from graphopt.backend.emitters.rows import emit_rows
 from graphopt.backend.emitters.windows import Window, spatial, windows_of
 from graphopt.backend.kernels.conv import ConvSpec, emit_conv, pack_conv_weights, packed_conv_shape
 from graphopt.backend.kernels.emit import i64, static
@@ -20,8 +22,8 @@ from graphopt.backend.kernels.int8 import (
     packed_conv_int8_shape,
 )
 from graphopt.backend.readers.elementwise import widen
+from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import operand
-from graphopt.backend.readers.registry import Indices
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.dims import Shape

@@ -22,8 +22,8 @@ from graphopt.backend.emitters.convolve import (
     scalar_zero,
     shifted_weights,
 )
+from graphopt.backend.emitters.places import View
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import View
 from graphopt.backend.kernels.amx import gemm as amx
 from graphopt.backend.kernels.amx.parts import choose_parts
 from graphopt.backend.kernels.emit import i64, static
@@ -43,8 +43,8 @@ from graphopt.backend.kernels.narrow import (
 )
 from graphopt.backend.readers import Placed
 from graphopt.backend.readers.elementwise import attribute
+from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import operand
-from graphopt.backend.readers.registry import Indices
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.dims import Dim, Shape, product

@@ -7,13 +7,15 @@ from typing import cast
 
 from tvm import tirx
 
+from graphopt.backend.emitters.places import Place, View, add
 from graphopt.backend.emitters.reduce import element_of, kept_indices, lowest, power_fold
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Place, Row, View, add, emit_rows
+from graphopt.backend.emitters.row import Row
+from graphopt.backend.emitters.rows import emit_rows
 from graphopt.backend.readers import Context
 from graphopt.backend.readers.elementwise import attribute, widen
+from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import axis_attr, operand
-from graphopt.backend.readers.registry import Indices
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, type_of
 from graphopt.ir.graph import Node

@@ -13,9 +13,11 @@ from typing import Any, cast
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from graphopt.backend.emitters.places import Place, View, add
 from graphopt.backend.emitters.reduce import Fold, lowest, power_fold
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Place, Row, View, add, emit_blocks, emit_rows, in_lanes
+from graphopt.backend.emitters.row import Row, in_lanes
+from graphopt.backend.emitters.rows import emit_blocks, emit_rows
 from graphopt.backend.emitters.windows import Window, spatial, windows_of
 from graphopt.backend.kernels.emit import i64, register, serial, static
 from graphopt.backend.kernels.temporaries import scratch

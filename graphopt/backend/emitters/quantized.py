@@ -9,12 +9,14 @@ from tvm import tirx
 
 from graphopt.backend.emitters.convolve import Factors, emit_integer_conv, fold_conv
 from graphopt.backend.emitters.matmul import emit_integer_matmul, fold_matmul, matrices
+from graphopt.backend.emitters.places import Place
 from graphopt.backend.emitters.reduce import element_of, highest, lowest
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Place, Row, emit_rows
+from graphopt.backend.emitters.row import Row
+from graphopt.backend.emitters.rows import emit_rows
+from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.readers.quantize import saturate
-from graphopt.backend.readers.registry import Indices
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Node

@@ -20,7 +20,8 @@ from graphopt.backend.emitters.recurrent_layer import Buffers, Layer, Phase, sta
 from graphopt.backend.emitters.recurrent_step import PARALLEL_STEP, Step
 from graphopt.backend.emitters.recurrent_weights import prepare
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import emit_blocks, in_lanes
+from graphopt.backend.emitters.row import in_lanes
+from graphopt.backend.emitters.rows import emit_blocks
 from graphopt.backend.kernels.arithmetic import float_arithmetic
 from graphopt.backend.kernels.emit import (
     bind,
@@ -30,7 +31,7 @@ from graphopt.backend.kernels.emit import (
 )
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.readers.padding import text_attr
-from graphopt.backend.readers.registry import refuse
+from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Node

@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.emitters.activations import Activation
 from graphopt.backend.emitters.recurrent_layer import Buffers, Layer, Phase, state_at, weights_at
-from graphopt.backend.emitters.rows import in_lanes
+from graphopt.backend.emitters.row import in_lanes
 from graphopt.backend.kernels.emit import (
     bind,
     i64,

@@ -12,8 +12,10 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from graphopt.backend.emitters.places import Combine, Place, add
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Combine, Place, Row, add, emit_rows
+from graphopt.backend.emitters.row import Row
+from graphopt.backend.emitters.rows import emit_rows
 from graphopt.backend.kernels.emit import register, serial
 from graphopt.backend.readers.elementwise import (
     cast_to,
@@ -23,7 +25,7 @@ from graphopt.backend.readers.elementwise import (
     widen,
 )
 from graphopt.backend.readers.movement import axis_attr, integers, operand
-from graphopt.backend.readers.registry import refuse
+from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, type_of
 from graphopt.ir.graph import Node

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from graphopt.backend.arguments import Arguments
+from graphopt.backend.emitters.stages import Stages
 from graphopt.backend.kernels.machine import Machine
 from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.layout import stored_offset
@@ -30,10 +31,6 @@ Sink = Callable[[Expr, Sequence[Expr]], None]
 While the context is tracing it only reads what the store would read.
 """
 Touch = Callable[[Indices], object]
-
-
-if TYPE_CHECKING:
-    from graphopt.backend.emitters.stages import Stages
 
 
 @dataclass(frozen=True)

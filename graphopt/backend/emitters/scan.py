@@ -9,17 +9,20 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
+from graphopt.backend.emitters.places import Place, add
 from graphopt.backend.emitters.reduce import element_of, highest, lowest
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.emitters.rows import Place, Row, add, emit_rows
+from graphopt.backend.emitters.row import Row
+from graphopt.backend.emitters.rows import emit_rows
 from graphopt.backend.kernels.emit import register, serial
 from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.nests import emit_value
 from graphopt.backend.readers import flat_offset
 from graphopt.backend.readers.elementwise import cast_to
+from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import axis_attr, integers, operand, wrapped
 from graphopt.backend.readers.padding import text_attr
-from graphopt.backend.readers.registry import Indices, refuse
+from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.dims import product

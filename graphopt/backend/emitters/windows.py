@@ -8,7 +8,7 @@ from typing import cast
 from tvm import tirx
 
 from graphopt.backend.readers.padding import text_attr
-from graphopt.backend.readers.registry import refuse
+from graphopt.backend.refusal import refuse
 from graphopt.backend.region import shape_of
 from graphopt.backend.symbolic import Expr, Symbols
 from graphopt.ir.dims import Dim, Shape

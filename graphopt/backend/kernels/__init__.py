@@ -20,7 +20,8 @@ reads them; `packed_*_shape` tells the shape. Sizes that are not weights' may be
     gemm.py        GemmSpec, pack_gemm_weights, packed_gemm_shape, emit_gemm
     int8.py        the same of 8-bit integers: exact int32 accumulators
     math.py        exp, log, tanh, sigmoid, erf as expressions that vectorise
-    machine.py     what kernels read of a target, and the rule for register tiles
+    machine.py     what kernels read of a target
+    tiling.py      the rules for register tiles
     standalone.py  whole functions around one kernel, for tests and measurements
 
 Importing the modules of this package imports TVM.

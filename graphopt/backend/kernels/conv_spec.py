@@ -10,7 +10,7 @@ from typing import TypeAlias
 from graphopt.backend.kernels.arithmetic import Arithmetic
 from graphopt.backend.kernels.emit import Expr, ceil_div, product
 from graphopt.backend.kernels.geometry import Axis
-from graphopt.backend.kernels.machine import RegisterTile, choose_tile
+from graphopt.backend.kernels.tiling import RegisterTile, choose_tile
 
 Store: TypeAlias = Callable[[Expr, tuple[Expr, ...]], None]
 """store(accumulator, index): emits the store of one finished output; must be idempotent."""

@@ -36,8 +36,9 @@ from graphopt.backend.kernels.emit import (
     workspace,
 )
 from graphopt.backend.kernels.knobs import choose
-from graphopt.backend.kernels.machine import Machine, RegisterTile, choose_tile
+from graphopt.backend.kernels.machine import Machine
 from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
+from graphopt.backend.kernels.tiling import RegisterTile, choose_tile
 
 Array = npt.NDArray[np.generic]
 Store: TypeAlias = Callable[[Expr, tuple[Expr, ...]], None]

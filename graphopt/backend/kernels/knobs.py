@@ -7,10 +7,9 @@ A model ranks the ways that it knows and asks :func:`choose`; the first is taken
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from graphopt.backend.kernels.machine import Machine
+from graphopt.backend.kernels.machine import Machine
 
 T = TypeVar("T")
 
@@ -23,10 +22,12 @@ class Choices:
 
     Args:
         answers: for some knobs the text of the option to take. What is not on offer is ignored.
+        prefix: what names of knobs begin with.
     """
 
-    def __init__(self, machine: Machine, answers: Mapping[str, str]) -> None:
+    def __init__(self, machine: Machine, answers: Mapping[str, str], prefix: str = "") -> None:
         self._machine = machine
+        self._prefix = prefix
         self._answers = dict(answers)
         self.knobs: dict[str, tuple[str, ...]] = {}
         """For each knob that was asked for, the texts of its options, the models' choice first."""
@@ -51,8 +52,15 @@ class Choices:
         """Whether instructions of `feature` may be emitted."""
         return self._machine.has(feature)
 
+    def part(self, name: str) -> Choices:
+        """The machine for one part of the kernel, whose knobs count here by names of their own."""
+        found = Choices(self._machine, self._answers, f"{self._prefix}{name}: ")
+        found.knobs = self.knobs
+        return found
+
     def take(self, knob: str, options: Mapping[str, T]) -> T:
         """The option to take, by its text; equal questions have equal answers."""
+        knob = self._prefix + knob
         self.knobs.setdefault(knob, tuple(options))
         answer = self._answers.get(knob, "")
         return options[answer if answer in options else next(iter(options))]
@@ -62,13 +70,19 @@ def choose(machine: Machine, knob: str, options: Iterable[T], text: Callable[[T]
     """One of `options`, which come in the order of a model: the first, or what tuning found to be faster.
 
     Args:
-        knob: names the question; asked again while a kernel is made, it must mean the same.
+        knob: names the question; asked again while a kernel is made, it must mean the same: parts of a kernel that
+            ask alike of different things have machines of their own, see :func:`part_of`.
         text: names an option.
     """
     listed = list(options)
     if not isinstance(machine, Choices):
         return listed[0]
     return machine.take(knob, {text(option): option for option in listed[:_MOST_OPTIONS]})
+
+
+def part_of(machine: Machine, name: str) -> Machine:
+    """The machine for the part `name` of a kernel: what is chosen for it is chosen for no other."""
+    return machine.part(name) if isinstance(machine, Choices) else machine
 
 
 def around(value: int, low: int, high: int) -> list[int]:

@@ -48,9 +48,10 @@ from graphopt.backend.kernels.emit import (
 )
 from graphopt.backend.kernels.gemm import GemmSpec
 from graphopt.backend.kernels.integer import DotArithmetic, IntegerArithmetic, integer_arithmetic
-from graphopt.backend.kernels.machine import Machine, RegisterTile, tile_cycles
+from graphopt.backend.kernels.machine import Machine
 from graphopt.backend.kernels.temporaries import temporary, vectorized
 from graphopt.backend.kernels.tile import Tile, emit_sum
+from graphopt.backend.kernels.tiling import RegisterTile, tile_cycles
 
 Array = npt.NDArray[np.generic]
 Store: TypeAlias = Callable[[Expr, tuple[Expr, Expr]], None]

@@ -34,9 +34,9 @@ from graphopt.backend.kernels.emit import (
     workspace,
 )
 from graphopt.backend.kernels.knobs import choose
-from graphopt.backend.kernels.machine import RegisterTile, stays_in_l1
 from graphopt.backend.kernels.panels import Panel, emit_pack_panel, emit_tile_product
 from graphopt.backend.kernels.tile import Tile, emit_sum
+from graphopt.backend.kernels.tiling import RegisterTile, stays_in_l1
 
 # With no more panels than this, threads share the output channels instead of the panels, and
 # weights are read once.

@@ -37,8 +37,8 @@ from graphopt.backend.kernels.emit import (
 )
 from graphopt.backend.kernels.geometry import Planes, plan_planes
 from graphopt.backend.kernels.knobs import around, choose
-from graphopt.backend.kernels.machine import RegisterTile
 from graphopt.backend.kernels.tile import Tile, emit_sum
+from graphopt.backend.kernels.tiling import RegisterTile
 
 # Taps times rows of a tile that stand in the innermost loop's body.
 _UNROLLED_ROWS = 48

@@ -41,6 +41,7 @@ from graphopt.backend.kernels.emit import (
     unflatten,
     workspace,
 )
+from graphopt.backend.kernels.knobs import part_of
 from graphopt.backend.kernels.machine import Machine
 from graphopt.backend.kernels.temporaries import vectorized
 
@@ -302,9 +303,9 @@ def plan_blocked(
     elif together and width % lanes:
         return None
     parts = phases_of(spec, width, together=together)
-    plans = _plans(parts, machine, plain_input, max_error)
+    plans = _plans(parts, _machines(parts, machine), plain_input, max_error)
     if len({plan.dtype for plan in plans}) > 1:
-        plans = _plans(parts, machine, plain_input, 0.0)
+        plans = _plans(parts, _machines(parts, part_of(machine, "alike")), plain_input, 0.0)
     if not plans or len(plans) < len(parts):
         return None
     shapes = [plan.weight_shape for plan in plans]
@@ -332,10 +333,18 @@ def plan_blocked(
     )
 
 
-def _plans(parts: list[Phases], machine: Machine, plain_input: bool, max_error: float) -> list[ConvPlan]:
+def _machines(parts: list[Phases], machine: Machine) -> list[Machine]:
+    """A machine for each part; only those that are equal convolutions share what is chosen."""
+    convs = [part.conv for part in parts]
+    return [part_of(machine, f"phases {convs.index(conv)}") for conv in convs]
+
+
+def _plans(
+    parts: list[Phases], machines: list[Machine], plain_input: bool, max_error: float
+) -> list[ConvPlan]:
     """A kernel for each part that has one."""
     plans = []
-    for part in parts:
+    for part, machine in zip(parts, machines, strict=True):
         # Only direct convolution leaves inputs out at the borders.
         bound = max_error if min(*part.conv.pads_begin, *part.conv.pads_end) >= 0 else 0.0
         plans.append(plan_conv(part.conv, machine, plain_input=plain_input, max_error=bound))
@@ -383,21 +392,22 @@ def plan_rows(spec: TransposedSpec, machine: Machine) -> TransposedPlan:
     its own, and are woven together from there.
     """
     parts = phases_of(spec, spec.group_out, together=True)
-    shapes = [packed_conv_shape(part.conv, machine) for part in parts]
+    machines = _machines(parts, machine)
+    shapes = [packed_conv_shape(part.conv, own) for part, own in zip(parts, machines, strict=True)]
     dtype = "float32" if spec.dtype == "float16" else spec.dtype
 
     def emit(x: Buffer, w: Buffer, store: Store) -> None:
         if spec.strides[-1] == 1 and _covers(spec, parts):
-            for part, weights in zip(parts, _split(w, shapes), strict=True):
-                emit_conv(part.conv, machine, x, weights, _spread(part, store))
+            for part, own, weights in zip(parts, machines, _split(w, shapes), strict=True):
+                emit_conv(part.conv, own, x, weights, _spread(part, store))
             return
         planes = _Planes(spec, machine)
         with workspace(planes.size, spec.dtype) as scratch:
             if not _covers(spec, parts):
                 zero = T.cast(0, spec.dtype)
                 emit_run(planes.size, planes.lanes, lambda j: T.buffer_store(scratch, zero, [j]))
-            for part, weights in zip(parts, _split(w, shapes), strict=True):
-                emit_conv(part.conv, machine, x, weights, planes.store(part, scratch))
+            for part, own, weights in zip(parts, machines, _split(w, shapes), strict=True):
+                emit_conv(part.conv, own, x, weights, planes.store(part, scratch))
             planes.emit_woven(scratch, store)
 
     return TransposedPlan(
@@ -408,7 +418,11 @@ def plan_rows(spec: TransposedSpec, machine: Machine) -> TransposedPlan:
             *((p.axes, p.width, shape) for p, shape in zip(parts, shapes, strict=True)),
         ),
         (_size(shapes),),
-        lambda w: _joined(shapes, dtype, (pack_conv_weights(p.conv, machine, p.weights(w)) for p in parts)),
+        lambda w: _joined(
+            shapes,
+            dtype,
+            (pack_conv_weights(p.conv, own, p.weights(w)) for p, own in zip(parts, machines, strict=True)),
+        ),
         emit,
         dtype,
     )

@@ -1,8 +1,8 @@
 """Readers: how the scalar of any value in a region is computed. Importing registers those of all operators."""
 
 from graphopt.backend.readers import elementwise, movement, padding, quantize
-from graphopt.backend.readers.context import Context, Memory, Placed, Trace, flat_offset, variables_of
-from graphopt.backend.readers.registry import READERS, Indices, refuse
+from graphopt.backend.readers.context import READERS, Context, Memory, Trace
+from graphopt.backend.readers.indices import Indices, Placed, flat_offset, variables_of
 
 __all__ = [
     "READERS",
@@ -16,6 +16,5 @@ __all__ = [
     "movement",
     "padding",
     "quantize",
-    "refuse",
     "variables_of",
 ]

@@ -17,7 +17,8 @@ from tvm import tirx
 
 from graphopt.backend.kernels.math import bound_by
 from graphopt.backend.kernels.temporaries import temporary
-from graphopt.backend.readers.registry import READERS, Indices, refuse
+from graphopt.backend.readers.indices import ZERO, Indices, flat_offset, immediate, variables_of
+from graphopt.backend.refusal import refuse
 from graphopt.backend.region import KernelRegion, dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, Symbols, type_of
 from graphopt.ir.dims import Dim, Shape
@@ -166,11 +167,11 @@ class Context:
     def broadcast_index(self, dim: Dim, whole: Dim, index: Expr) -> Expr:
         """Where an operand of extent ``dim`` is read for ``index`` of the extent ``whole``."""
         if dim == 1:
-            return _ZERO
+            return ZERO
         if dim == whole:
             return index
         # Sizes that don't fit together are the caller's fault; they must not read other memory.
-        return tirx.Select(self.extent(dim) == 1, _ZERO, tirx.min(index, self.extent(dim) - 1))
+        return tirx.Select(self.extent(dim) == 1, ZERO, tirx.min(index, self.extent(dim) - 1))
 
     def read_flat(self, value: Value, offset: Expr) -> Expr | None:
         """The element at a row-major offset; None where that can't be loaded directly."""
@@ -228,7 +229,7 @@ class Context:
         # Schedules of tensor expressions copy operands with no regard to the conditions around them.
         if self._unsafe == 0 and not self.inline:
             return index
-        return tirx.max(tirx.min(index, extent - 1), _ZERO)
+        return tirx.max(tirx.min(index, extent - 1), ZERO)
 
     def number(self, index: Expr, dtype: str) -> Expr:
         """An index as a value of type ``dtype``."""
@@ -310,9 +311,6 @@ class Context:
         return tirx.Var("loaded", dtype_of(value))
 
 
-_ZERO = tirx.IntImm("int64", 0)
-
-
 def _shared_values(region: KernelRegion) -> frozenset[Value]:
     """Values that are computed in the region and read more than once."""
     uses: dict[Value, int] = {}
@@ -324,40 +322,19 @@ def _shared_values(region: KernelRegion) -> frozenset[Value]:
     return frozenset(value for value, count in uses.items() if count > 1 and value in inner)
 
 
-class Placed(tuple[Expr, ...]):
-    """Indices whose row-major offset is known, so that it need not be computed back from them."""
+Reader = Callable[[Context, Node, int, Indices], Expr]
+"""reader(context, node, output index, indices) -> scalar expression of that output's element type."""
 
-    flat: Expr
-
-    @classmethod
-    def at(cls, indices: Sequence[Expr], flat: Expr) -> Placed:
-        """``indices`` of the element at offset ``flat`` of the shape that they index."""
-        placed = cls(indices)
-        placed.flat = flat
-        return placed
+READERS: dict[str, Reader] = {}
+"""How the scalars of operators are read, by the operator."""
 
 
-def flat_offset(indices: Sequence[Expr], extents: Sequence[Expr]) -> Expr:
-    """Offset of an element in row-major order."""
-    if isinstance(indices, Placed):
-        return indices.flat
-    offset: Expr = None
-    for index, extent in zip(indices, extents, strict=True):
-        offset = index if offset is None else offset * extent + index
-    return _ZERO if offset is None else offset
+def reader(*ops: str) -> Callable[[Reader], Reader]:
+    """Enters a reader for standard operators."""
 
+    def attach(function: Reader) -> Reader:
+        for op in ops:
+            READERS[op] = function
+        return function
 
-def variables_of(expression: Expr) -> frozenset[Expr]:
-    """The variables in an expression."""
-    if isinstance(expression, int):
-        return frozenset()
-    return frozenset(tirx.analysis.undefined_vars(tirx.Evaluate(expression), []))
-
-
-def immediate(value: Any, dtype: str) -> Expr:
-    """A number as an expression of type ``dtype``."""
-    if dtype == "bool":
-        return tirx.IntImm("bool", int(value))
-    if "float" in dtype:
-        return tirx.FloatImm(dtype, float(value))
-    return tirx.const(int(value), dtype)
+    return attach

@@ -11,8 +11,9 @@ from typing import cast
 
 from tvm import tirx
 
-from graphopt.backend.readers.context import Context, flat_offset
-from graphopt.backend.readers.registry import Indices, reader, refuse
+from graphopt.backend.readers.context import Context, reader
+from graphopt.backend.readers.indices import Indices, flat_offset, immediate
+from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.dims import Dim, Shape, product
@@ -336,8 +337,6 @@ def _eye_like(context: Context, node: Node, index: int, indices: Indices) -> Exp
 @reader("ConstantOfShape")
 def _constant_of_shape(context: Context, node: Node, index: int, indices: Indices) -> Expr:
     value = node.attrs.get("value")
-    from graphopt.backend.readers.context import immediate
-
     number = value.item() if isinstance(value, Tensor) else 0
     return immediate(number, dtype_of(node.outputs[0]))
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphopt.backend.kernels.machine import MachineSpec, choose_blocked_tile, choose_tile, stays_in_l1
+from graphopt.backend.kernels.machine import MachineSpec
+from graphopt.backend.kernels.tiling import choose_blocked_tile, choose_tile, stays_in_l1
 from graphopt.targets import Target
 
 MACHINES = [MachineSpec(512, 32), MachineSpec(256, 16), MachineSpec(128, 32), MachineSpec(128, 16)]

@@ -42,7 +42,8 @@ from graphopt.backend.kernels.emit import (
     unflatten,
 )
 from graphopt.backend.kernels.knobs import around, choose
-from graphopt.backend.kernels.machine import Machine, choose_depthwise_columns
+from graphopt.backend.kernels.machine import Machine
+from graphopt.backend.kernels.tiling import choose_depthwise_columns
 
 Array = npt.NDArray[np.generic]
 

@@ -61,7 +61,8 @@ from graphopt.backend.kernels.emit import (
     workspace,
 )
 from graphopt.backend.kernels.knobs import around, choose
-from graphopt.backend.kernels.machine import Machine, RegisterTile, choose_blocked_tile
+from graphopt.backend.kernels.machine import Machine
+from graphopt.backend.kernels.tiling import RegisterTile, choose_blocked_tile
 
 Array = npt.NDArray[np.generic]
 
@@ -453,12 +454,10 @@ def _emit_steps(
 
 def _unrolling(kernel: _Kernel, products: int) -> int:
     """Steps in the body of the innermost loop, which has `products` multiply-adds per step."""
-    channels = kernel.shape[4]
-    whole = math.gcd(channels, kernel.spec.group_in)
-    allowed = [u for u in range(1, whole + 1) if whole % u == 0 and (u * products <= 4 * _UNROLLED or u == 1)]
-    best = max(u for u in allowed if u * products <= _UNROLLED or u == 1)
-    nearest = sorted(allowed, key=lambda u: (abs(math.log(u / best)), u))
-    return choose(kernel.machine, "unroll", nearest)
+    # Asked of the body's size, not of the steps: tiles of all widths share the answer.
+    most = choose(kernel.machine, "unroll", around(_UNROLLED, _UNROLLED // 4, _UNROLLED * 4))
+    whole = math.gcd(kernel.shape[4], kernel.spec.group_in)
+    return max(u for u in range(1, whole + 1) if whole % u == 0 and (u * products <= most or u == 1))
 
 
 def _emit_prefetch(kernel: _Kernel, item: _Item, position: Expr) -> None:

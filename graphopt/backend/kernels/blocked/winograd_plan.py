@@ -24,7 +24,8 @@ from graphopt.backend.kernels.blocked.winograd_transforms import (
 from graphopt.backend.kernels.conv_spec import ConvSpec
 from graphopt.backend.kernels.emit import Expr, ceil_div, is_static, product, static
 from graphopt.backend.kernels.knobs import choose
-from graphopt.backend.kernels.machine import Machine, tile_cycles
+from graphopt.backend.kernels.machine import Machine
+from graphopt.backend.kernels.tiling import tile_cycles
 
 
 @dataclass(frozen=True)
