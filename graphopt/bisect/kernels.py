@@ -1,7 +1,8 @@
 """Which kernel of a compiled graph is wrong, and whether its schedule or its lowering is to blame.
 
 Every kernel is compiled as in the whole artifact, and run on the values that ONNX Runtime gives for what it
-reads; so a fault of one kernel can't hide behind, or pass for, that of another. The guilty one is then
+reads, with memory of its own for each; so a fault of one kernel can't hide behind, or pass for, that of
+another or of the memory plan. The guilty one is then
 made again in plainer ways: as it was before tuning, without fast arithmetic (Winograd's transforms, floats in
 parts on AMX), in row-major order, and as loops straight from the
 definition of its operators, without a hand-written schedule. The first that is right tells what was wrong.
@@ -114,12 +115,14 @@ class Making:
     kernel_error: float = KERNEL_ERROR
     choices: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     scheduled: bool = True
+    memory_plan: bool = True
 
     def compile(self, graph: Graph, progress: Progress) -> Artifact:
         """The artifact of a graph."""
         return compile_graph(
             graph, self.target, kernel_error=self.kernel_error, choices=self.choices,
-            unscheduled=frozenset(() if self.scheduled else graph.nodes), progress=progress,
+            unscheduled=frozenset(() if self.scheduled else graph.nodes), memory_plan=self.memory_plan,
+            progress=progress,
         )  # fmt: skip
 
 
@@ -227,7 +230,7 @@ def _wrong(
     pieces = detached(graph, [[node] for node in nodes])
     if not pieces.results:
         return
-    artifact = making.compile(pieces.graph, progress)
+    artifact = replace(making, memory_plan=False).compile(pieces.graph, progress)
     kernels = artifact.variants[0].kernels
     with artifact.load(threads=1) as executable:
         for sample in range(len(reference.samples)):

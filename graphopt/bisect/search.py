@@ -78,5 +78,5 @@ def _by_numbers(
     found = kernel_fault(optimized, making, reference, pipeline=text, progress=progress)
     if found is not None:
         return Finding("kernel", found)
-    error = assembly_fault(optimized, making.compile(optimized, progress), reference)
+    error = assembly_fault(optimized, making, reference, progress)
     return Finding("assembly", error) if error is not None else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from broken_kernels import BROKEN, WEIGHTS, model
 from click.testing import CliRunner, Result
 
 from graphopt import api, runtime
+from graphopt.backend import assemble
 from graphopt.backend.compile import compile_graph
+from graphopt.backend.memory import Arena, Block
 from graphopt.bisect import (
     Finding,
     KernelFault,
@@ -300,6 +302,22 @@ def test_an_artifact_is_checked_against_onnx_runtime(monkeypatch: pytest.MonkeyP
     assert [node.op for node in found.reproducer.graph.walk()] == ["Sub"]
     again = bisect(found.reproducer.graph, Pipeline.parse("O2"), target, inputs=[found.reproducer.inputs])
     assert again is not None and isinstance(again.error, KernelFault) and again.error.region == 'Sub "y"'
+
+
+def test_a_wrong_memory_plan_is_told_from_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "g (float[4,8] x) => (float[4,4] y) { a = MatMul(x, v) b = MatMul(x, w) c = Softmax(a) y = Add(c, b) }"
+    graph, target = model(text, v=(8, 4), w=(8, 4)), Target.parse("x86-64-v3")
+
+    def overlapping(steps: Sequence[Iterable[Block]], size: Callable[[Block], int]) -> Arena[Block]:
+        blocks = {block for step in steps for block in step}
+        return Arena(dict.fromkeys(blocks, 0), max(map(size, blocks), default=0))
+
+    monkeypatch.setattr(assemble, "pack", overlapping)
+    found = bisect(graph, Pipeline.parse("O1"), target)
+    assert found is not None and found.stage == "assembly"
+    assert found.error.message.endswith(
+        "The memory plan is to blame: with memory of its own for every value it is right"
+    )
 
 
 def test_what_this_machine_can_not_run_is_said() -> None:
