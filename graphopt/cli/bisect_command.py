@@ -39,8 +39,8 @@ FOUND = 1
 @click.option(
     "--predicate", metavar="FILE.py:FUNCTION|COMMAND",
     help="What says whether a model is good, instead of numeric differences. The function gets the model, which it "
-    "calls with a dict of arrays by input name, and returns True or False. The command gets the model's file "
-    "({} in it, else its last argument) and says so by exit code 0 or another. Runs code.",
+    "calls with a dict of arrays by input name, and returns True or False. The command gets a file, "
+    ".onnx or .gopt ({} in it, else its last argument), and says so by exit code 0 or another. Runs code.",
 )  # fmt: skip
 @kernel_error_option
 @inputs_option

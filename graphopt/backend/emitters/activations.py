@@ -9,7 +9,8 @@ from typing import cast
 from tvm import tirx
 
 from graphopt.backend.readers import Context
-from graphopt.backend.readers.elementwise import const, sigmoid
+from graphopt.backend.readers.elementwise import sigmoid
+from graphopt.backend.readers.scalars import const
 from graphopt.backend.refusal import refuse
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Node

@@ -25,7 +25,7 @@ from graphopt.backend.emitters.windows import Window
 from graphopt.backend.kernels.choice import plan_conv
 from graphopt.backend.kernels.emit import Buffer, i64, product, register, serial, static, store_lanes
 from graphopt.backend.kernels.temporaries import vectorized
-from graphopt.backend.kernels.transposed import plan_blocked
+from graphopt.backend.kernels.transposed.blocked import plan_blocked
 from graphopt.backend.nests import emit_outer
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.region import dtype_of, shape_of

@@ -21,9 +21,9 @@ from graphopt.backend.kernels.int8 import (
     pack_conv_int8_weights,
     packed_conv_int8_shape,
 )
-from graphopt.backend.readers.elementwise import widen
 from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import operand
+from graphopt.backend.readers.scalars import widen
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.dims import Shape

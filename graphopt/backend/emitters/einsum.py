@@ -9,9 +9,9 @@ from tvm import tirx
 from graphopt.backend.emitters.convolve import fold_view
 from graphopt.backend.emitters.places import View
 from graphopt.backend.emitters.registry import Sink, Work, emitter
-from graphopt.backend.readers.elementwise import widen
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.readers.padding import text_attr
+from graphopt.backend.readers.scalars import widen
 from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr

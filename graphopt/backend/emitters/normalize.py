@@ -13,9 +13,10 @@ from graphopt.backend.emitters.registry import Sink, Work, emitter
 from graphopt.backend.emitters.row import Row
 from graphopt.backend.emitters.rows import emit_rows
 from graphopt.backend.readers import Context
-from graphopt.backend.readers.elementwise import attribute, widen
+from graphopt.backend.readers.elementwise import attribute
 from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import axis_attr, operand
+from graphopt.backend.readers.scalars import widen
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, type_of
 from graphopt.ir.graph import Node

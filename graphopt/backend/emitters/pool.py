@@ -23,8 +23,8 @@ from graphopt.backend.kernels.emit import i64, register, serial, static
 from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.nests import bits_of, emit_outer, emit_vectors
 from graphopt.backend.readers import flat_offset
-from graphopt.backend.readers.elementwise import widen
 from graphopt.backend.readers.movement import operand
+from graphopt.backend.readers.scalars import widen
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, type_of
 from graphopt.ir.graph import Node

@@ -15,8 +15,8 @@ from graphopt.backend.kernels.arithmetic import Arithmetic
 from graphopt.backend.kernels.emit import (
     static,
 )
-from graphopt.backend.readers.elementwise import widen
 from graphopt.backend.readers.movement import operand
+from graphopt.backend.readers.scalars import widen
 from graphopt.backend.region import shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Node, Value

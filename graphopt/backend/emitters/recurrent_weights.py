@@ -18,8 +18,8 @@ from graphopt.backend.kernels.emit import (
 )
 from graphopt.backend.kernels.gemm import GemmSpec, emit_gemm, pack_gemm_weights, packed_gemm_shape
 from graphopt.backend.kernels.temporaries import scratch
-from graphopt.backend.readers.elementwise import widen
 from graphopt.backend.readers.movement import operand
+from graphopt.backend.readers.scalars import widen
 from graphopt.backend.region import shape_of
 from graphopt.backend.symbolic import Expr
 from graphopt.ir.graph import Value

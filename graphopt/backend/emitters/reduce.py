@@ -17,14 +17,8 @@ from graphopt.backend.emitters.registry import Sink, Work, emitter
 from graphopt.backend.emitters.row import Row
 from graphopt.backend.emitters.rows import emit_rows
 from graphopt.backend.kernels.emit import register, serial
-from graphopt.backend.readers.elementwise import (
-    cast_to,
-    countable,
-    is_float,
-    quotient,
-    widen,
-)
 from graphopt.backend.readers.movement import axis_attr, integers, operand
+from graphopt.backend.readers.scalars import cast_to, countable, is_float, quotient, widen
 from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, type_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphopt.backend.emitters.attention import attention_in, emit_attention
+from graphopt.backend.emitters.attention import emit_attention
+from graphopt.backend.emitters.attention_region import attention_in
 from graphopt.backend.emitters.blocked import emit_blocked
 from graphopt.backend.emitters.registry import EMITTERS, Sink, Work
 from graphopt.backend.nests import emit_value

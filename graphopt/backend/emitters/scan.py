@@ -18,10 +18,10 @@ from graphopt.backend.kernels.emit import register, serial
 from graphopt.backend.kernels.temporaries import scratch
 from graphopt.backend.nests import emit_value
 from graphopt.backend.readers import flat_offset
-from graphopt.backend.readers.elementwise import cast_to
 from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import axis_attr, integers, operand, wrapped
 from graphopt.backend.readers.padding import text_attr
+from graphopt.backend.readers.scalars import cast_to
 from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr

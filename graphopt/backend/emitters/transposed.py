@@ -13,10 +13,12 @@ from graphopt.backend.emitters.places import View
 from graphopt.backend.emitters.registry import Sink, Work, emitter
 from graphopt.backend.emitters.windows import Window, spatial, windows_of
 from graphopt.backend.kernels.emit import i64, static
-from graphopt.backend.kernels.transposed import TransposedPlan, TransposedSpec, plan_rows
-from graphopt.backend.readers.elementwise import widen
+from graphopt.backend.kernels.transposed.phases import TransposedSpec
+from graphopt.backend.kernels.transposed.plan import TransposedPlan
+from graphopt.backend.kernels.transposed.rows import plan_rows
 from graphopt.backend.readers.movement import operand
 from graphopt.backend.readers.padding import text_attr
+from graphopt.backend.readers.scalars import widen
 from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr

@@ -14,14 +14,30 @@ from tvm import tirx
 
 from graphopt.backend.readers.context import Context, reader
 from graphopt.backend.readers.indices import Indices
+from graphopt.backend.readers.scalars import (
+    at_least,
+    at_most,
+    cast_to,
+    const,
+    countable,
+    is_float,
+    larger,
+    negated,
+    power,
+    quotient,
+    safe_divisor,
+    select_negative,
+    sign,
+    smaller,
+    unless_zero,
+    widen,
+)
 from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr, type_of
 from graphopt.ir.graph import Node
 
-_NARROW = ("float16", "bfloat16")
 _FMOD = {"float32": "fmodf", "float64": "fmod"}
-_POW = {"float32": "powf", "float64": "pow"}
 _SQRT_HALF = math.sqrt(0.5)
 
 
@@ -30,21 +46,6 @@ def operands(context: Context, node: Node, index: int, indices: Indices) -> list
     shape = shape_of(node.outputs[index])
     values = [value for value in node.inputs if value is not None]
     return [widen(context.broadcast(value, indices, shape)) for value in values]
-
-
-def widen(x: Expr) -> Expr:
-    """16-bit floats as float32, everything else as it is."""
-    return x.astype("float32") if type_of(x) in _NARROW else x
-
-
-def is_float(x: Expr) -> bool:
-    """Whether an expression has a floating-point type."""
-    return "float" in type_of(x)
-
-
-def const(value: float, like: Expr) -> Expr:
-    """A number of the type of ``like``."""
-    return tirx.const(value, type_of(like))
 
 
 def attribute(node: Node, name: str, default: float) -> float:
@@ -75,43 +76,6 @@ def _unary(op: str, function: Callable[[Context, Node, Expr], Expr]) -> None:
         return function(context, node, context.bind(args[0]))
 
 
-def _at_least(x: Expr, bound: Expr) -> Expr:
-    """max(x, bound), and NaN where x is: TVM's own maximum gives the bound there. Uses x twice."""
-    return tirx.Select(x < bound, bound, x)
-
-
-def _at_most(x: Expr, bound: Expr) -> Expr:
-    """min(x, bound), and NaN where x is. Uses x twice."""
-    return tirx.Select(x > bound, bound, x)
-
-
-def larger(x: Expr, y: Expr) -> Expr:
-    """The larger of two, and NaN where either is. Uses both more than once."""
-    return _extremum(x, y, tirx.max(x, y) if not is_float(x) else tirx.Select(y > x, y, x))
-
-
-def smaller(x: Expr, y: Expr) -> Expr:
-    """The smaller of two, and NaN where either is. Uses both more than once."""
-    return _extremum(x, y, tirx.min(x, y) if not is_float(x) else tirx.Select(y < x, y, x))
-
-
-def _extremum(x: Expr, y: Expr, ordered: Expr) -> Expr:
-    """``ordered``, which is ``x`` where either is NaN, put right where ``y`` is."""
-    # A constant and not y: LLVM would join the two comparisons, and take four instructions for three.
-    return tirx.Select(tirx.isnan(y), const(math.nan, y), ordered) if is_float(x) else ordered
-
-
-def quotient(x: Expr, y: Expr) -> Expr:
-    """x / y of floats.
-
-    Division by a constant stays a division, as the reciprocal of most numbers is not exact. TVM refuses
-    the constant 0, whose reciprocal is.
-    """
-    if isinstance(y, tirx.FloatImm) and y.value == 0:
-        return x * const(math.copysign(math.inf, y.value), x)
-    return x / y
-
-
 def sigmoid(context: Context, x: Expr) -> Expr:
     """1 / (1 + exp(-x)), without overflow to infinity's reciprocal losing the sign."""
     if "sigmoid" in context.vector_math:
@@ -131,13 +95,6 @@ def _gelu(context: Context, node: Node, x: Expr) -> Expr:
     return const(0.5, x) * x * (const(1, x) + context.math("erf", context.bind(x * const(_SQRT_HALF, x))))
 
 
-def _sign(x: Expr) -> Expr:
-    zero, one = const(0, x), const(1, x)
-    if _is_unsigned(x):
-        return tirx.Select(x > zero, one, zero)
-    return tirx.Select(x > zero, one, tirx.Select(x < zero, const(-1, x), zero if not is_float(x) else x))
-
-
 def _half_exp(context: Context, x: Expr) -> Expr:
     """exp(x) / 2, which is finite for some x for which exp(x) is not."""
     root = context.bind(context.math("exp", const(0.5, x) * x))
@@ -152,13 +109,9 @@ def _sinh(context: Context, x: Expr) -> Expr:
     return tirx.Select(tirx.abs(x) < const(1, x), small, large)
 
 
-def _select_negative(x: Expr, negative: Expr) -> Expr:
-    return tirx.Select(x < const(0, x), negative, x)
-
-
 def _hard_sigmoid(context: Context, x: Expr, alpha: float, beta: float) -> Expr:
     line = context.bind(const(alpha, x) * x + const(beta, x))
-    return _at_least(context.bind(_at_most(line, const(1, x))), const(0, x))
+    return at_least(context.bind(at_most(line, const(1, x))), const(0, x))
 
 
 def _is_inf(node: Node, x: Expr) -> Expr:
@@ -178,7 +131,7 @@ def _shrink(node: Node, x: Expr) -> Expr:
 
 
 def _elu(context: Context, x: Expr, alpha: float) -> Expr:
-    return _select_negative(x, const(alpha, x) * (context.math("exp", x) - const(1, x)))
+    return select_negative(x, const(alpha, x) * (context.math("exp", x) - const(1, x)))
 
 
 def _selu(context: Context, node: Node, x: Expr) -> Expr:
@@ -192,7 +145,7 @@ def _selu(context: Context, node: Node, x: Expr) -> Expr:
 def _celu(context: Context, node: Node, x: Expr) -> Expr:
     alpha = attribute(node, "alpha", 1)
     grown = const(alpha, x) * (context.math("exp", x / const(alpha, x)) - const(1, x))
-    return _select_negative(x, grown)
+    return select_negative(x, grown)
 
 
 def _rounded(name: str) -> Callable[[Context, Node, Expr], Expr]:
@@ -210,17 +163,15 @@ _unary("Cosh", lambda context, node, x: _half_exp(context, x) + _half_exp(contex
 _unary("Sinh", lambda context, node, x: _sinh(context, x))
 _unary("Abs", lambda context, node, x: x if type_of(x).startswith("uint") else tirx.abs(x))
 _unary("Neg", lambda context, node, x: -x)
-_unary("Sign", lambda context, node, x: _sign(x))
+_unary("Sign", lambda context, node, x: sign(x))
 _unary("Ceil", _rounded("ceil"))
 _unary("Floor", _rounded("floor"))
 _unary("Round", _rounded("nearbyint"))
 _unary("Sqrt", lambda context, node, x: tirx.sqrt(x))
 _unary("Reciprocal", lambda context, node, x: const(1, x) / x)
 _unary("Sigmoid", lambda context, node, x: sigmoid(context, x))
-_unary("Relu", lambda context, node, x: _at_least(x, const(0, x)))
-_unary(
-    "LeakyRelu", lambda context, node, x: _select_negative(x, const(attribute(node, "alpha", 0.01), x) * x)
-)
+_unary("Relu", lambda context, node, x: at_least(x, const(0, x)))
+_unary("LeakyRelu", lambda context, node, x: select_negative(x, const(attribute(node, "alpha", 0.01), x) * x))
 _unary("Elu", lambda context, node, x: _elu(context, x, attribute(node, "alpha", 1)))
 _unary("Selu", _selu)
 _unary("Celu", _celu)
@@ -276,7 +227,7 @@ def _div(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     if _divides_safely(context, node, y):
         return tirx.truncdiv(x, y)
     x, y = context.bind(x), context.bind(y)
-    return _unless_zero(y, tirx.truncdiv(x, _safe_divisor(y)), _negated(x))
+    return unless_zero(y, tirx.truncdiv(x, safe_divisor(y)), negated(x))
 
 
 @_pointwise("Mod")
@@ -297,7 +248,7 @@ def _mod(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
         )
     if not _divides_safely(context, node, y):
         # Nothing is left over by 1, and so by 0 and -1.
-        y = _safe_divisor(context.bind(y))
+        y = safe_divisor(context.bind(y))
     return tirx.truncmod(x, y) if node.attrs.get("fmod", 0) else tirx.floormod(x, y)
 
 
@@ -307,38 +258,12 @@ def _divides_safely(context: Context, node: Node, y: Expr) -> bool:
     return known is not None and not ((known == 0) | (known.astype("int64") == -1)).any()
 
 
-def _safe_divisor(y: Expr) -> Expr:
-    """``y``, and 1 for divisors that stop the process: 0, and -1 (for the smallest number)."""
-    stops = y == const(0, y)
-    return tirx.Select(stops if _is_unsigned(y) else tirx.any(stops, y == const(-1, y)), const(1, y), y)
-
-
-def _unless_zero(y: Expr, divided: Expr, negated: Expr) -> Expr:
-    """What a safe divisor gave, put right where ``y`` was none: by 0 it is 0."""
-    if not _is_unsigned(y):
-        divided = tirx.Select(y == const(-1, y), negated, divided)
-    return tirx.Select(y == const(0, y), const(0, y), divided)
-
-
-def _negated(x: Expr) -> Expr:
-    """-x, and the smallest number again for the smallest number; without signs, where that is defined."""
-    if _is_unsigned(x):
-        return x
-    bits = tirx.reinterpret(f"u{type_of(x)}", x)
-    # Not 0 - bits: TVM's simplifier takes that for a negative number.
-    return tirx.reinterpret(type_of(x), tirx.bitwise_not(bits) + const(1, bits))
-
-
-def _is_unsigned(x: Expr) -> bool:
-    return type_of(x).startswith("uint")
-
-
 @_pointwise("Pow")
 def _pow(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     x, y = args
     if not is_float(x):
         # Exact for every power whose result a float64 holds.
-        return _power(x.astype("float64"), y.astype("float64"))
+        return power(x.astype("float64"), y.astype("float64"))
     exponent = context.constant(node.inputs[1])
     if exponent is not None and exponent.size == 1:
         known = float(exponent.reshape(-1)[0])
@@ -347,18 +272,13 @@ def _pow(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
             return base if known == 1 else base * base if known == 2 else base * base * base
         if known == 0.5:
             return tirx.sqrt(x)
-    return _power(x, y.astype(type_of(x)))
-
-
-def _power(x: Expr, y: Expr) -> Expr:
-    # Not `tirx.pow`: TVM advises against constant powers from 3 on, on the user's standard error.
-    return tirx.call_pure_extern(type_of(x), _POW[type_of(x)], x, y)
+    return power(x, y.astype(type_of(x)))
 
 
 @_pointwise("PRelu")
 def _prelu(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     x = context.bind(args[0])
-    return _select_negative(x, x * args[1])
+    return select_negative(x, x * args[1])
 
 
 @_pointwise("Where")
@@ -371,8 +291,8 @@ def _clip(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
     remaining = list(args[1:])
     x = context.bind(args[0])
     if node.input(1) is not None:
-        x = context.bind(_at_least(x, remaining.pop(0)))
-    return _at_most(x, remaining.pop(0)) if node.input(2) is not None else x
+        x = context.bind(at_least(x, remaining.pop(0)))
+    return at_most(x, remaining.pop(0)) if node.input(2) is not None else x
 
 
 @_pointwise("BitShift")
@@ -386,11 +306,6 @@ def _bit_shift(context: Context, node: Node, args: Sequence[Expr]) -> Expr:
         const(0, x) if left or type_of(x).startswith("uint") else tirx.shift_right(x, const(bits - 1, x))
     )
     return tirx.Select(y < const(bits, y), shifted, emptied)
-
-
-def countable(x: Expr) -> Expr:
-    """Truth values as integers: TVM compares them as if they were floats."""
-    return x.astype("int8") if type_of(x) == "bool" else x
 
 
 _BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -450,15 +365,3 @@ def _cast(context: Context, node: Node, index: int, indices: Indices) -> Expr:
 def _bit_cast(context: Context, node: Node, index: int, indices: Indices) -> Expr:
     x, wanted = countable(context.input(node, 0, indices)), dtype_of(node.outputs[0])
     return cast_to(x, wanted) if wanted == "bool" else tirx.reinterpret(wanted, x)
-
-
-def cast_to(x: Expr, wanted: str) -> Expr:
-    """Conversion as ONNX's Cast has it: floats to integers truncate, anything but 0 is true."""
-    source = type_of(x)
-    if source == wanted:
-        return x
-    if wanted == "bool":
-        return tirx.NE(x, const(0, x))
-    if source == "bool":
-        return tirx.Select(x, tirx.const(1, wanted), tirx.const(0, wanted))
-    return x.astype(wanted)

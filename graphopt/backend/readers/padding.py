@@ -8,9 +8,10 @@ from typing import cast
 from tvm import tirx
 
 from graphopt.backend.readers.context import Context, reader
-from graphopt.backend.readers.elementwise import attribute, widen
+from graphopt.backend.readers.elementwise import attribute
 from graphopt.backend.readers.indices import Indices
 from graphopt.backend.readers.movement import integers, operand, scalars
+from graphopt.backend.readers.scalars import widen
 from graphopt.backend.refusal import refuse
 from graphopt.backend.region import dtype_of, shape_of
 from graphopt.backend.symbolic import Expr

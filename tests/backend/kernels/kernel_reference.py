@@ -6,7 +6,7 @@ import numpy as np
 
 from graphopt.backend.kernels.conv import ConvSpec
 from graphopt.backend.kernels.machine import MachineSpec
-from graphopt.backend.kernels.transposed import TransposedSpec
+from graphopt.backend.kernels.transposed.phases import TransposedSpec
 
 # Three shapes of register file; all run on any x86-64-v3 host, wide vectors in halves.
 WIDE = MachineSpec(256, 16, 32 << 10, 1 << 20, ("avx2", "fma"))

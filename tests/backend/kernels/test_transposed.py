@@ -20,7 +20,9 @@ from graphopt.backend.kernels.blocked.layout import block_count, block_lanes
 from graphopt.backend.kernels.emit import Buffer, Expr, flat_view
 from graphopt.backend.kernels.machine import MachineSpec
 from graphopt.backend.kernels.standalone import kernel_prim_func
-from graphopt.backend.kernels.transposed import TransposedSpec, phases_of, plan_blocked, plan_rows
+from graphopt.backend.kernels.transposed.blocked import plan_blocked
+from graphopt.backend.kernels.transposed.phases import TransposedSpec, phases_of
+from graphopt.backend.kernels.transposed.rows import plan_rows
 
 BOUNDED = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FEW = settings(BOUNDED, max_examples=4)

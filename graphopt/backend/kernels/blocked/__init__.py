@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from graphopt.backend.kernels.blocked import depthwise, direct
+from graphopt.backend.kernels.blocked import depthwise, direct, direct_plan
 from graphopt.backend.kernels.blocked.layout import block_lanes
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import Buffer
@@ -39,7 +39,7 @@ def blocked_conv_shape(spec: ConvSpec, machine: Machine, *, plain_input: bool) -
     """Shape of the packed weights."""
     if depthwise.is_depthwise(spec):
         return depthwise.weight_shape(spec, machine)
-    return direct.weight_shape(spec, machine, plain_input)
+    return direct_plan.weight_shape(spec, machine, plain_input)
 
 
 def pack_blocked_conv(spec: ConvSpec, machine: Machine, w: Array, *, plain_input: bool) -> Array:

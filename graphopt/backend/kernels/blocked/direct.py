@@ -24,18 +24,19 @@ import numpy.typing as npt
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from graphopt.backend.kernels.blocked.columns import (
-    Segment,
-    TapRun,
-    cut,
-    selected,
-    source,
-    tap_range,
-    tile_count,
+from graphopt.backend.kernels.blocked.columns import Segment, TapRun, cut, selected, source, tap_range
+from graphopt.backend.kernels.blocked.direct_plan import (
+    FLOAT_BYTES,
+    Kernel,
+    Plan,
+    is_flat,
+    plan_loops,
+    register_tile,
+    unrolling,
+    weight_shape,
 )
 from graphopt.backend.kernels.blocked.layout import (
     Accumulators,
-    DataLayout,
     block_count,
     block_lanes,
     blocked_layout,
@@ -60,49 +61,11 @@ from graphopt.backend.kernels.emit import (
     unflatten,
     workspace,
 )
-from graphopt.backend.kernels.knobs import around, choose
 from graphopt.backend.kernels.machine import Machine
-from graphopt.backend.kernels.tiling import RegisterTile, choose_blocked_tile
 
 Array = npt.NDArray[np.generic]
 
-_FLOAT = 4  # bytes
 _LINE = 64  # bytes of a cache line
-# Steps of a reduction between two trips of the sums through scratch.
-_PART_STEPS = 128
-# Multiply-adds in the body of the innermost loop.
-_UNROLLED = 32
-# Items of work that keep a few threads busy to the end.
-_ITEMS = 8
-
-
-def register_tile(spec: ConvSpec, machine: Machine) -> RegisterTile:
-    """The register tile: columns times blocks of output channels."""
-    columns = product(spec.spatial) if is_flat(spec) else spec.out_spatial[-1]
-    blocks = block_count(spec.group_out, block_lanes(machine))
-    known = columns if isinstance(columns, int) else None
-    return choose_blocked_tile(machine, known, blocks, pointwise=is_flat(spec))
-
-
-def is_flat(spec: ConvSpec) -> bool:
-    """Whether pixels may be taken for one row."""
-    return spec.is_pointwise
-
-
-def _channels(spec: ConvSpec, machine: Machine, plain_input: bool) -> tuple[int, int]:
-    """Blocks of input channels per group, and channels in each."""
-    if plain_input:
-        return 1, spec.in_channels
-    lanes = block_lanes(machine)
-    return block_count(spec.group_in, lanes), lanes
-
-
-def weight_shape(spec: ConvSpec, machine: Machine, plain_input: bool) -> tuple[int, ...]:
-    """[groups, o-blocks, blocks of input channels, taps, input channels of a block, output channels]."""
-    tile, lanes = register_tile(spec, machine), block_lanes(machine)
-    depth, channels = _channels(spec, machine, plain_input)
-    blocks = ceil_div(block_count(spec.group_out, lanes), tile.vectors)
-    return (spec.groups, blocks, depth, spec.taps, channels, tile.vectors * lanes)
 
 
 def pack_weights(spec: ConvSpec, machine: Machine, w: Array, plain_input: bool) -> Array:
@@ -124,7 +87,7 @@ def emit_direct(
     tile = register_tile(spec, machine)
     if is_flat(spec):
         spec, store = _flattened(spec, store)
-    kernel = _Kernel(
+    kernel = Kernel(
         spec,
         machine,
         layout,
@@ -136,7 +99,7 @@ def emit_direct(
         store,
     )
     full, tail = divmod(block_count(spec.group_out, lanes), tile.vectors)
-    plan = _plan(kernel)
+    plan = plan_loops(kernel)
     if full:
         _emit_items(kernel, plan, i64(0), full, tile.vectors)
     if tail:
@@ -158,94 +121,10 @@ def _flattened(spec: ConvSpec, store: Store) -> tuple[ConvSpec, Store]:
 
 
 @dataclass(frozen=True)
-class _Kernel:
-    """One convolution being emitted."""
-
-    spec: ConvSpec
-    machine: Machine
-    layout: DataLayout
-    shape: tuple[int, ...]
-    """Of the weights."""
-    tile: RegisterTile
-    segments: list[Segment]
-    x: Buffer
-    w: Buffer
-    store: Store
-
-    @property
-    def lanes(self) -> int:
-        return block_lanes(self.machine)
-
-    @property
-    def block_size(self) -> int:
-        """Weights of one block of input channels for one o-block."""
-        return self.shape[3] * self.shape[4] * self.shape[5]
-
-    @property
-    def slot(self) -> int:
-        """Sums of a register tile."""
-        return self.tile.rows * self.tile.vectors * self.lanes
-
-    @property
-    def flat(self) -> bool:
-        """One long row: chunks are of tiles, not of rows."""
-        return len(self.spec.kernel) == 1 and self.spec.taps == 1
-
-    @property
-    def row_tiles(self) -> Expr:
-        """Tiles of a row."""
-        return tile_count(self.spec.axes[-1], self.tile.rows)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How the loops over outputs are cut. A unit is a row of outputs, or a tile of a flat row."""
-
-    units: Expr
-    """Units in a chunk."""
-    chunks: Expr
-    depth: int
-    """Blocks of input channels between two trips of the sums through scratch."""
-    weights_outside: bool
-    """Whether one thread goes through the images with the same weights, not the other way round."""
-
-
-def _plan(kernel: _Kernel) -> _Plan:
-    spec, machine, tile = kernel.spec, kernel.machine, kernel.tile
-    _, blocks, depth, taps, channels, _ = kernel.shape
-    per_part = max(1, min(_PART_STEPS // (taps * channels), depth))
-    per_part = depth if 2 * depth <= 3 * per_part else per_part
-    per_part = choose(machine, "part", around(per_part, 1, depth))
-    if kernel.flat:
-        units = bind(at_least(kernel.segments[0].count, 1))
-        unit_bytes, sums = spec.group_in * tile.rows * _FLOAT, kernel.slot * _FLOAT
-    else:
-        units = bind(product(spec.out_spatial[:-1]))
-        step = spec.strides[-2] if len(spec.strides) > 1 else 1
-        unit_bytes = spec.spatial[-1] * (spec.group_in * step * _FLOAT)
-        sums = kernel.row_tiles * (kernel.slot * _FLOAT)
-    most = at_most(
-        machine.l2_bytes // 2 // at_least(unit_bytes, 1), machine.l2_bytes // 4 // at_least(sums, 1)
-    )
-    items = spec.groups * blocks * (spec.batch if isinstance(spec.batch, int) else 1)
-    if 0 < items < _ITEMS:
-        most = at_most(most, ceil_div(units, ceil_div(_ITEMS, items)))
-    most = at_most(at_least(most, 1), at_least(units, 1))
-    if isinstance(most, int) and isinstance(units, int):
-        most = choose(machine, "chunk", around(most, 1, max(units, 1)))
-    chunks = bind(at_least(ceil_div(units, most), 1))
-    weights = spec.out_channels * spec.group_in * taps * _FLOAT
-    image = units * unit_bytes
-    outside = isinstance(image, int) and weights > image
-    outside = choose(machine, "weights outside", (outside, not outside))
-    return _Plan(bind(ceil_div(units, chunks)), chunks, per_part, outside)
-
-
-@dataclass(frozen=True)
 class _Item:
     """Where the outer loops stand: one o-block of one chunk of one group of one image."""
 
-    plan: _Plan
+    plan: Plan
     image: Expr
     group: Expr
     chunk: Expr
@@ -268,7 +147,7 @@ class _Place:
     slot: Expr
 
 
-def _emit_items(kernel: _Kernel, plan: _Plan, first: Expr, count: int, vectors: int) -> None:
+def _emit_items(kernel: Kernel, plan: Plan, first: Expr, count: int, vectors: int) -> None:
     spec = kernel.spec
     macs = product(spec.out_spatial) * spec.batch * (spec.out_channels * spec.group_in * spec.taps)
     extents = (
@@ -298,7 +177,7 @@ def _emit_items(kernel: _Kernel, plan: _Plan, first: Expr, count: int, vectors: 
             _emit_chunk(kernel, dataclasses.replace(item, part=part))
 
 
-def _emit_chunk(kernel: _Kernel, item: _Item) -> None:
+def _emit_chunk(kernel: Kernel, item: _Item) -> None:
     """All tiles of a chunk, for one part of the reduction."""
     units = item.plan.units
     if kernel.flat:
@@ -331,7 +210,7 @@ def _emit_chunk(kernel: _Kernel, item: _Item) -> None:
                 _emit_tile(kernel, item, _Place(segment, row, segment.start(tile), slot))
 
 
-def _emit_tile(kernel: _Kernel, item: _Item, place: _Place) -> None:
+def _emit_tile(kernel: Kernel, item: _Item, place: _Place) -> None:
     """One part of the reduction for one register tile."""
     tile = Accumulators(place.segment.width, item.vectors, kernel.lanes)
     if item.sums is None:
@@ -353,7 +232,7 @@ def _emit_tile(kernel: _Kernel, item: _Item, place: _Place) -> None:
             tile.save(sums, start)
 
 
-def _emit_stores(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulators) -> None:
+def _emit_stores(kernel: Kernel, item: _Item, place: _Place, tile: Accumulators) -> None:
     """Hand a finished tile to the store."""
     spec, lanes = kernel.spec, kernel.lanes
     first = bind(item.group * block_count(spec.group_out, lanes) + item.block * kernel.tile.vectors)
@@ -373,7 +252,7 @@ def _emit_stores(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulators
                 tile.for_each_lane(j, v, store)
 
 
-def _emit_reduction(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulators) -> None:
+def _emit_reduction(kernel: Kernel, item: _Item, place: _Place, tile: Accumulators) -> None:
     spec, depth = kernel.spec, kernel.shape[2]
     first = bind(item.part * item.plan.depth)
     blocks = item.plan.depth
@@ -405,13 +284,13 @@ def _emit_reduction(kernel: _Kernel, item: _Item, place: _Place, tile: Accumulat
                 _emit_steps(kernel, item, place, run.columns, tile, (x_row, w_row, run.first + k), steps)
 
 
-def _tap_size(kernel: _Kernel) -> int:
+def _tap_size(kernel: Kernel) -> int:
     """Weights of one tap of one block of input channels for one o-block."""
     return kernel.shape[4] * kernel.shape[5]
 
 
 def _emit_steps(
-    kernel: _Kernel,
+    kernel: Kernel,
     item: _Item,
     place: _Place,
     columns: tuple[int, ...],
@@ -439,7 +318,7 @@ def _emit_steps(
             product_ = T.broadcast(scalar, lanes) * lanes_of(kernel.w, w_step + v * lanes, lanes)
             tile.add(columns[0] + j, v, product_)
 
-    unroll = 1 if checked else _unrolling(kernel, len(columns) * item.vectors)
+    unroll = 1 if checked else unrolling(kernel, len(columns) * item.vectors)
     with serial(steps // unroll) as group, unrolled(unroll) as i:
         step = group * unroll + i
         w_step = w_tap + step * kernel.shape[5]
@@ -452,27 +331,19 @@ def _emit_steps(
             add_column(column, kernel.x[x_step], w_step)
 
 
-def _unrolling(kernel: _Kernel, products: int) -> int:
-    """Steps in the body of the innermost loop, which has `products` multiply-adds per step."""
-    # Asked of the body's size, not of the steps: tiles of all widths share the answer.
-    most = choose(kernel.machine, "unroll", around(_UNROLLED, _UNROLLED // 4, _UNROLLED * 4))
-    whole = math.gcd(kernel.shape[4], kernel.spec.group_in)
-    return max(u for u in range(1, whole + 1) if whole % u == 0 and (u * products <= most or u == 1))
-
-
-def _emit_prefetch(kernel: _Kernel, item: _Item, position: Expr) -> None:
+def _emit_prefetch(kernel: Kernel, item: _Item, position: Expr) -> None:
     """Fetch a share of the weights of the next part, or of the next o-block's first.
 
     All tiles of a chunk take shares, `position` by position.
     """
     spec, plan = kernel.spec, item.plan
     size = plan.depth * kernel.block_size
-    lines = ceil_div(size * _FLOAT, _LINE)
+    lines = ceil_div(size * FLOAT_BYTES, _LINE)
     tiles = plan.units if kernel.flat else plan.units * kernel.row_tiles
     share = 4
     if isinstance(tiles, int):
         share = ceil_div(lines, tiles * plan.depth * product(spec.kernel[:-1]))
-    per_line = _LINE // _FLOAT
+    per_line = _LINE // FLOAT_BYTES
     start = bind(item.w_base + (item.part + 1) * size + position * (share * per_line))
 
     def fetch(line: Expr) -> None:

@@ -9,12 +9,12 @@ reads and writes them:
     weights  [products][panels of vectors][in blocks][B][vectors * B]
     sums     [products][panels of vectors][tiles of the block][vectors * B]
 
-See `winograd_transforms` for the mathematics and `winograd_plan` for what is chosen when.
+See `winograd_transforms` for the mathematics, `winograd_stages` for the transforms as code, and `winograd_plan` for
+what is chosen when.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -33,7 +33,7 @@ from graphopt.backend.kernels.blocked.winograd_plan import (
     winograd_choice,
     winograd_options,
 )
-from graphopt.backend.kernels.blocked.winograd_transforms import Program
+from graphopt.backend.kernels.blocked.winograd_stages import Stages
 from graphopt.backend.kernels.conv_spec import ConvSpec, Store
 from graphopt.backend.kernels.emit import (
     Buffer,
@@ -47,7 +47,6 @@ from graphopt.backend.kernels.emit import (
     lanes_of,
     loop_for,
     product,
-    register,
     serial,
     store_lanes,
     unflatten,
@@ -223,10 +222,6 @@ def _emit_data(kernel: _Kernel, block: _Block, channels: Expr) -> None:
                 store_lanes(block.data, plane * kernel.data_plane + target, lanes, zero)
 
 
-Reader = Callable[[tuple[Expr, ...]], Expr]
-"""The vector of inputs at a position within a patch."""
-
-
 def _flat(position: tuple[Expr, ...], extents: tuple[Expr, ...]) -> Expr:
     flat: Expr = i64(0)
     for p, extent in zip(position, extents, strict=True):
@@ -250,7 +245,8 @@ def _emit_patch(
     spec, choice, lanes = kernel.spec, kernel.choice, kernel.lanes
     patch, middle = scratch
     base, start = where
-    stages = _Stages(kernel, middle, [choice.programs[axis].data for axis in choice.active], choice.patch)
+    programs = [choice.programs[axis].data for axis in choice.active]
+    stages = Stages(choice.active, lanes, middle, programs, choice.patch)
     first = bind((base + _flat(start, spec.spatial)) * lanes)
 
     def read_image(position: tuple[Expr, ...]) -> Expr:
@@ -292,83 +288,6 @@ def _emit_copy(kernel: _Kernel, patch: Buffer, base: Expr, start: tuple[Expr, ..
         source = tuple(s + p for s, p in zip(start, position, strict=True))
         value = lanes_of(kernel.x, (base + _flat(source, spec.spatial)) * lanes, lanes)
         store_lanes(patch, _flat(position, extents) * lanes, lanes, value)
-
-
-Write = Callable[[Expr, Expr], None]
-"""write(index, value): takes result number `index` of a transform over all axes."""
-
-
-@dataclass(frozen=True)
-class _Stages:
-    """A transform along the active axes, the first axis first; between them values wait in `middle`."""
-
-    kernel: _Kernel
-    middle: Buffer
-    programs: list[Program]
-    extents: tuple[int, ...]
-    """Sizes of what is read."""
-
-    def first(self, read: Reader, write: Write) -> None:
-        """The first stage, which is all where one axis is active."""
-        steps, active, lanes = self.programs[0], self.kernel.choice.active, self.kernel.lanes
-        if len(active) == 1:
-            inputs = [read(self._place(k)) for k in range(steps.inputs)]
-            for k, value in enumerate(_emit_program(self.kernel, steps, inputs)):
-                write(k, value)
-            return
-        width = self.extents[active[1]]
-        with serial(_opaque(width)) as column:
-            inputs = [read(self._place(k, column)) for k in range(steps.inputs)]
-            for k, value in enumerate(_emit_program(self.kernel, steps, inputs)):
-                store_lanes(self.middle, (k * width + column) * lanes, lanes, value)
-
-    def second(self, write: Write) -> None:
-        """The second stage, if there is one."""
-        if len(self.programs) == 1:
-            return
-        first, second = self.programs
-        lanes = self.kernel.lanes
-        with serial(_opaque(len(first.outputs))) as row:
-            start = row * second.inputs
-            inputs = [lanes_of(self.middle, (start + k) * lanes, lanes) for k in range(second.inputs)]
-            for k, value in enumerate(_emit_program(self.kernel, second, inputs)):
-                write(row * len(second.outputs) + k, value)
-
-    def _place(self, *coordinates: Expr) -> tuple[Expr, ...]:
-        position: list[Expr] = [0] * len(self.extents)
-        for axis, coordinate in zip(self.kernel.choice.active, coordinates, strict=True):
-            position[axis] = coordinate
-        return tuple(position)
-
-
-def _opaque(extent: int) -> Expr:
-    """`extent`, hidden from LLVM, which would unroll a loop of it: large code, registers spilled."""
-    fenced = T.call_llvm_pure_intrin("float32", "llvm.arithmetic.fence", T.float32(extent))
-    return T.Bind(fenced.astype("int64"))
-
-
-def _emit_program(kernel: _Kernel, steps: Program, inputs: list[Expr]) -> list[Expr]:
-    """The outputs of `steps`; every value gets a register of its own."""
-    lanes = kernel.lanes
-
-    def keep(value: Expr) -> Expr:
-        kept = register(lanes, "float32")
-        store_lanes(kept, 0, lanes, value)
-        return lanes_of(kept, 0, lanes)
-
-    values = [keep(value) for value in inputs]
-    for terms in steps.sums:
-        total: Expr = None
-        for factor, index in terms:
-            value = values[index]
-            if total is None:
-                total = value if factor == 1 else value * T.broadcast(T.float32(factor), lanes)
-            elif abs(factor) == 1:
-                total = total + value if factor > 0 else total - value
-            else:
-                total = total + value * T.broadcast(T.float32(factor), lanes)
-        values.append(keep(total))
-    return [values[index] for index in steps.outputs]
 
 
 def _emit_products(kernel: _Kernel, block: _Block, item: Expr, group: Expr) -> None:
@@ -448,7 +367,8 @@ def _emit_tile(
     def write(index: Expr, value: Expr) -> None:
         store_lanes(outputs, index * lanes, lanes, value)
 
-    stages = _Stages(kernel, middle, [choice.programs[axis].output for axis in choice.active], choice.patch)
+    programs = [choice.programs[axis].output for axis in choice.active]
+    stages = Stages(choice.active, lanes, middle, programs, choice.patch)
     stages.first(read, write)
     stages.second(write)
     axes = zip(choice.tile, origin, kernel.spec.out_spatial, strict=True)
