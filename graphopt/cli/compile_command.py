@@ -17,7 +17,6 @@ from graphopt.cli.options import (
     pass_limits,
     pipeline_options,
     read_model,
-    read_samples,
     report_option,
     reproducing,
     say_nothing_verified,
@@ -31,6 +30,7 @@ from graphopt.cli.output import (
     require_writable_folder,
     write_text,
 )
+from graphopt.cli.samples import read_samples
 from graphopt.units import counted, human_bytes
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ def command(
 
     parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
     _require_different(targets, resolved)
-    tuner = Tuner(tune, tune_cache)
-    tuner.check(resolved)
     check_name(output)
     require_writable_folder(output)
     require_own_page(page, output)
+    tuner = Tuner(tune, tune_cache)
+    tuner.check(resolved)
     samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)

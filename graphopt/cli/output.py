@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,17 +71,24 @@ def require_writable_folder(path: Path, folder: Path | None = None) -> None:
     """Refuses an output whose ``folder``, by default its parent, is no folder that can be written to.
 
     Raises:
-        GraphoptError: it is missing or read-only.
+        GraphoptError: it is missing, or takes no files.
     """
     folder = folder or path.absolute().parent
     if not folder.is_dir():
         raise GraphoptError(f"{path} can't be written: there is no folder {folder}", hint="make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise GraphoptError(f"{path} can't be written: the folder {folder} is read-only")
+    try:
+        # Permissions don't tell: root has them all, and /proc takes a file from nobody.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise GraphoptError(
+            f"{path} can't be written: the folder {folder} takes no files ({error.strerror})"
+        ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all.
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A file to write, which takes its place at ``path`` when the block ends well and goes when not.
 
     Raises:
         GraphoptError: it can't be written.
@@ -89,9 +97,19 @@ def write_text(path: Path, text: str) -> None:
 
     try:
         with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            yield partial
     except OSError as error:
-        raise GraphoptError(f"{path} can't be written: {error.strerror}") from error
+        raise GraphoptError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        GraphoptError: it can't be written.
+    """
+    with writing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def print_json(document: Any) -> None:

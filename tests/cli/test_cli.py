@@ -242,6 +242,41 @@ def test_output_that_can_not_be_written(folder: Path) -> None:
     assert_refused(done, "net.onnx")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compile", "none.onnx", "-o", "/proc/o.gopt"),
+        ("compile", "none.onnx", "-o", "o.gopt", "--report", "/proc/o.html"),
+        ("opt", "none.onnx", "-o", "/proc/o.onnx"),
+        ("opt", "none.onnx", "-o", "o.onnx", "--report", "/proc/o.html"),
+        ("diff", "none.onnx", "none.onnx", "--html", "/proc/o.html"),
+        ("bench", "none.onnx", "--html", "/proc/o.html"),
+        ("run", "none.gopt", "--random", "-o", "/proc/o.npz"),
+        ("new-pass", "fresh", "-o", "/proc"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_takes_no_files_is_told_before_the_work(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Root may write anywhere, and /proc takes no files all the same."""
+    done = graphopt(*arguments, cwd=tmp_path)
+    assert_refused(done, "can't be written: the folder /proc takes no files")
+    assert "none." not in done.stderr and os.listdir(tmp_path) == []
+
+
+def test_a_cache_of_tuning_goes_where_a_folder_is(folder: Path, tmp_path: Path) -> None:
+    arguments = ("compile", folder / "net.onnx", "-o", tmp_path / "o.gopt", "--tune", "1", "--tune-cache")
+    done = graphopt(*arguments, tmp_path / "a" / "b" / "t.json")
+    assert_refused(done, "t.json can't be written: there is no folder", "make it first")
+    assert os.listdir(tmp_path) == []
+
+
+def test_sizes_that_random_inputs_take_are_told(folder: Path) -> None:
+    told = "note: n is 1 in random inputs; for another size: --dim n=N\n"
+    assert graphopt("run", folder / "net.gopt", "--random").stderr == told
+    assert graphopt("run", folder / "net.gopt", "--random", "--dim", "n=2").stderr == ""
+
+
 def test_only_plain_files_are_replaced(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     assert_refused(
