@@ -482,7 +482,13 @@ def test_faults_of_plugins_are_told_with_pass_and_line(
 
 
 def test_plugins_that_do_not_load(tmp_path: Path) -> None:
-    assert_refused(graphopt("passes", "--plugin", tmp_path / "none.py"), "none.py")
+    assert_refused(graphopt("passes", "--plugin", tmp_path / "none.py"), "there is no plugin", "none.py")
+    (tmp_path / "pass.txt").write_text("x = 1\n")
+    assert_refused(
+        graphopt("passes", "--plugin", tmp_path / "pass.txt"),
+        "pass.txt is not a Python file",
+        "end its name in .py",
+    )
     for text, said in (("x = 1\ndef f(:\n", "SyntaxError"), ("import sys\nsys.exit(0)\n", "SystemExit")):
         (tmp_path / "bad.py").write_text(text)
         for args in (("passes",), ("bench", "m.onnx")):
