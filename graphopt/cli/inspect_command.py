@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.options import json_option, model_options, read_model
-from graphopt.cli.output import print_json, print_table
+from graphopt.cli.output import print_json, print_table, short_target, spaced, split_target
 from graphopt.errors import ModelError
 from graphopt.units import counted, human_bytes, human_count
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
-    from graphopt.runtime.manifest import MemoryUse
+    from graphopt.runtime.manifest import MemoryUse, Variant
 
 
 @click.command("inspect")
@@ -165,19 +165,26 @@ def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
     rows += [["output", *str(v).split(": ", 1)] for v in manifest.outputs]
     print_table("", ["", "name", "type"], rows)
     click.echo()
-    print_table("", ["variant", "kernels"], [[v.target, str(len(v.kernels))] for v in manifest.variants])
+    print_table(
+        "", ["variant", "kernels", "features and caches besides"], [_variant(v) for v in manifest.variants]
+    )
     click.echo()
     for variant in manifest.variants:
         said = _memory(variant.memory) if variant.memory is not None else ""
         if said:
-            click.echo(f"{variant.target}: {said}" if len(manifest.variants) > 1 else said)
+            click.echo(f"{short_target(variant.target)}: {said}" if len(manifest.variants) > 1 else said)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     click.echo(f"{human_bytes(size)} on disk, all SHA-256 are right")
-    click.echo(f"pipeline {manifest.pipeline or '(none)'}")
     known = {*manifest.files, MANIFEST_NAME}
     files = sorted(str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir())
     for name in files:
         if name not in known:
             click.echo(f"not a part of it: {name}")
-    if manifest.source_sha256:
-        click.echo(f"source   {manifest.source_sha256}")
+    rows = [["pipeline", spaced(manifest.pipeline) or "(none)"]]
+    rows += [["source", manifest.source_sha256]] if manifest.source_sha256 else []
+    print_table("", ["", ""], rows)
+
+
+def _variant(variant: Variant) -> list[str]:
+    name, besides = split_target(variant.target)
+    return [name, str(len(variant.kernels)), ", ".join(besides) or "none"]

@@ -154,7 +154,7 @@ def pipeline_options(function: F) -> F:
         ),
         click.option(
             "-p", "--pipeline", default="O2",
-            help='Passes, e.g. "O1,prune-magnitude{sparsity=0.5}"; see `graphopt passes`.',
+            help='Passes, see `graphopt passes`, such as "O1,prune-magnitude{sparsity=0.5}".',
         ),
     ):  # fmt: skip
         function = option(function)

@@ -67,7 +67,8 @@ def _print(artifact: Path, found: Profile, top: int | None) -> None:
     total = found.kernel_seconds or 1.0
     columns = ["kernel", "calls", "µs", "share", "GFLOP/s", "GB/s", "roof", "limit", "nodes"]
     rows = [_row(kernel, total) for kernel in shown]
-    print_table(f"{artifact.name}, {counted(found.threads, 'thread')}", columns, rows)
+    title = f"{artifact.name}, {counted(found.threads, 'thread')}"
+    print_table(title, columns, rows, shorten=(0, len(columns) - 1))
     if len(shown) < len(found.kernels):
         rest = sum(kernel.seconds for kernel in found.kernels[len(shown) :])
         click.echo(f"{counted(len(found.kernels) - len(shown), 'more kernel')}: {rest * 1e6:.1f} µs")
@@ -81,7 +82,7 @@ def _row(kernel: KernelCost, total: float) -> list[str]:
     seconds = kernel.seconds or 1e-9
     names = [call.node.partition('"')[2].rstrip('"') or call.node for call in kernel.calls]
     return [
-        _short(kernel.kernel, 20),
+        kernel.kernel,
         str(len(kernel.calls)),
         f"{seconds * 1e6:.1f}",
         f"{seconds / total:.1%}",
@@ -89,11 +90,5 @@ def _row(kernel: KernelCost, total: float) -> list[str]:
         f"{kernel.bytes / seconds / 1e9:.1f}",
         f"{kernel.roofline:.0%}",
         kernel.limit,
-        _short(names[0], 16) + (f" +{len(names) - 1}" if len(names) > 1 else ""),
+        names[0] + (f" +{len(names) - 1}" if len(names) > 1 else ""),
     ]
-
-
-def _short(text: str, most: int) -> str:
-    """A name that is too long for a table, without its middle."""
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
