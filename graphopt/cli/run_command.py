@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +78,9 @@ def command(
         outputs = _emulated(artifact, inputs)
     else:
         with runtime.load(artifact, threads=threads, verify=not no_check) as executable:
-            results = executable(inputs(executable.inputs))
+            arrays = inputs(executable.inputs)
+            with _ended_by_signals():
+                results = executable(arrays)
             outputs = dict(zip((spec.name for spec in executable.outputs), results, strict=True))
     if output is not None:
         with writing(output) as partial:
@@ -87,6 +91,19 @@ def command(
         return
     columns = ["output", "type", "min", "mean", "max"]
     print_table("", columns, [[_cell(cell) for cell in row.values()] for row in rows])
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM end the process at once: Python would hear of them only when the compiled code is
+    done. Nothing has been written yet that would have to be cleaned up.
+    """
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _emulated(artifact: Path, inputs: Callable[[Sequence[TensorSpec]], dict[str, Array]]) -> dict[str, Array]:

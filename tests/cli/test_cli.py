@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -512,7 +514,7 @@ from graphopt.errors import CompileError
 
 def compile_graph(*args, **options):
     try:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGNAL)
         raise AssertionError("not interrupted")
     except KeyboardInterrupt as error:
         OUTCOME
@@ -524,15 +526,68 @@ main()
 
 
 @pytest.mark.parametrize("outcome", ["raise CompileError('TVM: KeyboardInterrupt') from error", "raise"])
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
 def test_an_interrupt_is_one_whatever_the_compiler_makes_of_it(
-    outcome: str, folder: Path, tmp_path: Path
+    name: str, code: int, said: str, outcome: str, folder: Path, tmp_path: Path
 ) -> None:
-    script = INTERRUPTED.replace("OUTCOME", outcome)
+    script = INTERRUPTED.replace("OUTCOME", outcome).replace("SIGNAL", name)
     command = [sys.executable, "-c", script, "compile", folder / "net.onnx", "-o", tmp_path / "o.gopt"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.split() == ["interrupted"] or done.stderr.endswith("\ninterrupted\n")
+    assert done.returncode == code, done.stderr
+    assert done.stderr.split() == [said] or done.stderr.endswith(f"\n{said}\n")
     assert "Traceback" not in done.stderr and not (tmp_path / "o.gopt").exists()
+
+
+TERMINATED = """
+import os, signal
+from pathlib import Path
+import graphopt.backend.link as link
+
+def compile_so(*args, **options):
+    assert list(Path(os.environ["TMPDIR"]).iterdir())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+link.subprocess.run = compile_so
+from graphopt.cli import main
+main()
+"""
+
+
+def test_what_is_terminated_leaves_no_folders(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TERMINATED, "compile", folder / "net.onnx", "-o", folder / "o.gopt"]
+    before = sorted(os.listdir(folder))
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert done.returncode == 143 and done.stderr.endswith("terminated\n"), done.stderr
+    assert os.listdir(tmp_path) == [] and sorted(os.listdir(folder)) == before
+
+
+ENDLESS = """
+import ctypes
+from graphopt.cli import main
+from graphopt.runtime import Executable
+
+def call(self, *args):
+    print("running", flush=True)
+    ctypes.PyDLL(None).sleep(20)  # as compiled code does it: Python hears of a signal only afterwards
+
+Executable.__call__ = call
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_long_run_ends_at_once(number: signal.Signals, folder: Path) -> None:
+    command = [sys.executable, "-c", ENDLESS, "run", str(folder / "net.gopt"), "--random"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "running\n"
+        begun = time.monotonic()
+        running.send_signal(number)
+        assert running.wait(60) == -number
+        assert time.monotonic() - begun < 10
 
 
 def test_counts_agree_with_their_nouns(folder: Path, tmp_path: Path) -> None:
