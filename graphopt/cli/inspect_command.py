@@ -70,13 +70,30 @@ def command(
 
 
 def _cost(summary: Mapping[str, Any]) -> str:
-    if summary["flops"] is None or summary["peak_bytes"] is None:
-        return "what a run takes is open: sizes are not fixed (--dim, --input), or depend on data"
+    if summary["open"]:
+        return f"what a run takes is open: {summary['open']}"
     at = f", at {summary['peak_at']}" if summary["peak_at"] else ""
+    most = " at most" if "If" in summary["operators"] else ""  # one branch is taken, and all were counted
     return (
-        f"a run takes {human_count(summary['flops'])} operations and reads and writes {human_bytes(summary['bytes'])}, "
-        f"with at most {human_bytes(summary['peak_bytes'])} of values at once{at}"
+        f"a run takes{most} {human_count(summary['flops'])} {'operation' if summary['flops'] == 1 else 'operations'} and reads and writes "
+        f"{human_bytes(summary['bytes'])}, with at most {human_bytes(summary['peak_bytes'])} of values at once{at}"
     )
+
+
+def _why_open(graph: Graph) -> str:
+    """What has to be known before it can be said what a run takes."""
+    from graphopt.analysis import open_loop
+    from graphopt.ir.dims import symbols
+    from graphopt.ir.types import TensorType
+
+    shapes = [value.type.shape or () for value in graph.inputs if isinstance(value.type, TensorType)]
+    names = dict.fromkeys(name for shape in shapes for dim in shape for name in symbols(dim))
+    if names:
+        return f"sizes are not fixed ({' '.join(f'--dim {name}=N' for name in names)})"
+    loop = open_loop(graph)
+    if loop is not None:
+        return f"data decides how often the body of {loop.label} runs"
+    return "sizes depend on data, or are not known"
 
 
 def _versions(opset: Mapping[str, int]) -> str:
@@ -122,6 +139,7 @@ def summarize(graph: Graph) -> dict[str, Any]:
         "constant_bytes": sum(v.const.nbytes for v in graph.constants.values() if v.const is not None),
         "flops": taken.flops if taken is not None else None,
         "bytes": taken.bytes if taken is not None else None,
+        "open": _why_open(graph) if taken is None or peak is None else None,
         "peak_bytes": peak.bytes if peak is not None else None,
         "peak_at": peak.node.label if peak is not None and peak.node is not None else None,
         "untyped": untyped,

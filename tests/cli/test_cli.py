@@ -84,6 +84,8 @@ def test_inspect_says_what_a_model_holds(folder: Path) -> None:
     assert (document["flops"], document["peak_bytes"]) == (None, None)
     assert (fixed["flops"], fixed["bytes"]) == (2 * 5 * 3 * 4 + 2 * 15, 4 * (20 + 12 + 5 * 15 + 3))
     assert (fixed["peak_bytes"], fixed["peak_at"]) == (4 * (20 + 15), 'MatMul "project"')
+    text = graphopt("inspect", folder / "net.onnx").stdout
+    assert "what a run takes is open: sizes are not fixed (--dim n=N)\n" in text
     text = graphopt("inspect", folder / "net.onnx", "--dim", "n=5").stdout
     assert "a run takes 150 operations and reads and writes 440 B, with at most 140 B of values" in text
 
@@ -94,6 +96,31 @@ def test_inspect_reads_artifacts(folder: Path) -> None:
     assert "float32[n, 4]" in done.stdout
     done = graphopt("inspect", folder / "net.gopt", "--text")
     assert done.stdout == (folder / "net.gopt" / "graph.gir").read_text()
+
+
+LOOP = """gir 1
+graph "looped" opset 26 {
+  input %x: f32[4]
+  TRIPS
+  const %go: bool[] = true
+  %y: f32[4] = Loop(%trips, %go, %x) "again" do body(%i: i64[], %c: bool[], %v: f32[4]) {
+    %n: f32[4] = Neg(%v)
+    return %c, %n
+  }
+  return %y as "y"
+}
+"""
+
+
+def test_inspect_says_when_data_decides_how_often_a_loop_runs(tmp_path: Path) -> None:
+    file = tmp_path / "loop.gir"
+    file.write_text(LOOP.replace("TRIPS", "const %trips: i64[] = 100"))
+    assert "a run takes 400 operations" in graphopt("inspect", file).stdout
+    file.write_text(LOOP.replace("TRIPS", "input %trips: i64[]"))
+    said = 'what a run takes is open: data decides how often the body of Loop "again" runs\n'
+    assert said in graphopt("inspect", file).stdout
+    document = json.loads(graphopt("inspect", file, "--json").stdout)
+    assert document["flops"] is None and document["bytes"] is None
 
 
 def test_inspect_says_how_memory_is_used(tmp_path: Path) -> None:
