@@ -37,6 +37,10 @@ class Input:
     shape: tuple[int | str, ...]
     draw: Draw
 
+    def __str__(self) -> str:
+        """``NAME:SHAPE``, as graphopt's ``--input`` takes it."""
+        return f"{self.name}:{'x'.join(map(str, self.shape))}"
+
 
 @dataclass(frozen=True)
 class GoldenModel:

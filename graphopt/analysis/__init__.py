@@ -5,8 +5,18 @@ pass to the next too. Elsewhere ``Liveness.of(graph)`` computes it.
 """
 
 from graphopt.analysis.constness import ConstantNodes
-from graphopt.analysis.cost import Work, flops, work
+from graphopt.analysis.cost import Work, flops, open_loop, work
 from graphopt.analysis.dominators import Dominators, PostDominators
 from graphopt.analysis.liveness import Liveness, Peak
 
-__all__ = ["ConstantNodes", "Dominators", "Liveness", "Peak", "PostDominators", "Work", "flops", "work"]
+__all__ = [
+    "ConstantNodes",
+    "Dominators",
+    "Liveness",
+    "Peak",
+    "PostDominators",
+    "Work",
+    "flops",
+    "open_loop",
+    "work",
+]

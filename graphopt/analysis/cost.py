@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from graphopt.ir.dims import evaluate
-from graphopt.ir.graph import Graph, Node, Value
+from graphopt.ir.graph import Graph, Node, Region, Value
 from graphopt.ir.types import DType, TensorType
+from graphopt.ops.control import repetitions
 from graphopt.ops.registry import Kind, info
 
 # Operations for each element of the first input, of operators that reduce.
@@ -33,27 +34,45 @@ class Work:
 
 
 def work(graph: Graph, sizes: Mapping[str, int]) -> Work | None:
-    """What one run of ``graph`` takes, node by node; every branch and the body of every loop counts once.
+    """What one run of ``graph`` takes, node by node; the body of a loop as often as it runs, every branch once.
 
     Args:
         sizes: numbers for the symbolic dimensions.
 
     Returns:
-        None when a size is not known, or depends on data.
+        None when a size is not known, or depends on data, or data decides how often a loop runs.
     """
+    try:
+        return _work(graph.body, sizes)
+    except (KeyError, ZeroDivisionError):
+        return None
+
+
+def _work(region: Region, sizes: Mapping[str, int]) -> Work:
     arithmetic = traffic = 0
-    for node in graph.walk():
-        if node.parent is not None and node.parent.is_isolated:
-            continue
+    for node in region:
         count = flops(node, sizes)
         if count is None:
-            return None
+            raise KeyError(node.label)
         arithmetic += count
-        try:
-            traffic += sum(bytes_of(v, sizes) for v in (*node.inputs, *node.outputs) if v is not None)
-        except (KeyError, ZeroDivisionError):
-            return None
+        traffic += sum(bytes_of(v, sizes) for v in (*node.inputs, *node.outputs) if v is not None)
+        for inner in node.regions.values():
+            if not inner.is_isolated:
+                times = repetitions(node)
+                if times is None:
+                    raise KeyError(node.label)
+                once = _work(inner, sizes)
+                arithmetic += once.flops * evaluate(times, sizes)
+                traffic += once.bytes * evaluate(times, sizes)
     return Work(arithmetic, traffic)
+
+
+def open_loop(graph: Graph) -> Node | None:
+    """The first node whose body runs as often as data decides, for which :func:`work` has no answer."""
+    for node in graph.walk():
+        if node.regions and not node.is_fused and repetitions(node) is None:
+            return node
+    return None
 
 
 def flops(node: Node, sizes: Mapping[str, int]) -> int | None:

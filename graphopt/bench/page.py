@@ -8,6 +8,7 @@ from graphopt.bench.compare import Comparison, EngineResult
 from graphopt.bench.plot import svg_plot
 from graphopt.bench.report import Report
 from graphopt.page.html import page
+from graphopt.units import counted
 
 _STYLE = """
 :root { --engine0: #2a78d6; --engine1: #d95926; --engine2: #1a9a6b; --engine3: #8a63c7; --engine4: #a8801c; }
@@ -35,7 +36,7 @@ def html_page(report: Report) -> str:
     subject = next(iter(report.engines))
     parts = [
         f"<h1>{escape(report.engines[subject])} and other engines</h1>",
-        f"<p>Milliseconds per call, the median of {report.rounds} rounds of {report.seconds:g} s. Each engine "
+        f"<p>Milliseconds per call, the median of {counted(report.rounds, 'round')} of {report.seconds:g} s. Each engine "
         "has a process of its own and is alone while it is timed; rounds alternate. The spread is the "
         "slowest round minus the fastest, as a share of the median. The ratio is an engine's time by that "
         "of the fastest other engine, the error the largest difference from ONNX Runtime without "

@@ -28,8 +28,9 @@ _COMMANDS = {
 }
 
 
-_INTERRUPTED = 130
+_INTERRUPTED = 128 + signal.SIGINT
 _NO_READER = 128 + signal.SIGPIPE
+_STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class _LazyGroup(click.Group):
@@ -74,28 +75,29 @@ def app() -> None:
       graphopt bench model.onnx
 
     Exit codes: 0 done, 1 different (diff) or at fault (bisect), 2 can't be done or said (the message says why), 130
-    interrupted, 141 nobody reads stdout any more. With GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
+    interrupted, 141 nobody reads stdout any more, 143 terminated. With GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
     """
 
 
 def main() -> None:
     """Entry point of the command: a user's error is one paragraph on stderr and exit code 2."""
-    interrupted: list[int] = []
+    stopped: list[int] = []
 
-    def interrupt(number: int, frame: object) -> None:
-        interrupted.append(number)
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, interrupt)
+    for number in _STOPPED:
+        signal.signal(number, stop)
     try:
         code = _run()
     except BaseException:
         # The compiler turns an interrupt inside of it into errors of its own.
-        if not interrupted:
+        if not stopped:
             raise
-    if interrupted:
-        click.echo("interrupted", err=True)
-        code = _INTERRUPTED
+    if stopped:
+        click.echo(_STOPPED[signal.Signals(stopped[0])], err=True)
+        code = 128 + stopped[0]
     sys.exit(code)
 
 

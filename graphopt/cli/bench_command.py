@@ -16,15 +16,15 @@ import click
 
 from graphopt.cli.options import (
     F,
+    inputs_option,
     json_option,
     kernel_error_option,
-    parse_dims,
-    parse_shapes,
     plugin_option,
     read_model,
-    read_sample,
+    shape_options,
 )
 from graphopt.cli.output import print_json, print_table, progress, require_writable, show_error, write_text
+from graphopt.cli.samples import random_inputs, read_sample
 from graphopt.errors import GraphoptError
 from graphopt.units import counted
 
@@ -119,22 +119,7 @@ def settings_options(function: F) -> F:
 @click.argument(
     "models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL_OR_ARTIFACT..."
 )
-@click.option(
-    "--dim",
-    "dims",
-    multiple=True,
-    metavar="NAME=N",
-    callback=parse_dims,
-    help="Fix a symbolic dimension, e.g. batch=1. Repeatable.",
-)
-@click.option(
-    "--input",
-    "input_shapes",
-    multiple=True,
-    metavar="NAME:SHAPE",
-    callback=parse_shapes,
-    help="Fix the shape of an input, e.g. x:1x3x224x224. Repeatable.",
-)
+@shape_options
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path),
@@ -142,14 +127,7 @@ def settings_options(function: F) -> F:
     help="The artifact of the one MODEL; compiled for this machine when not given.",
 )
 @click.option("-p", "--pipeline", help="Passes, when it is compiled here.  [default: O2]")
-@click.option(
-    "-i",
-    "--inputs",
-    "data",
-    type=click.Path(path_type=Path),
-    metavar="FILE.npz",
-    help="Inputs; generated where missing.",
-)
+@inputs_option("Inputs; generated where missing.")
 @kernel_error_option
 @settings_options
 @plugin_option
@@ -261,10 +239,10 @@ def prepare(
 
 
 def _artifact_case(artifact: Path, dims: Mapping[str, int], data: Mapping[str, Array]) -> Case:
-    from graphopt.cli.run_command import random_inputs
     from graphopt.runtime.manifest import read
 
-    inputs = {**random_inputs(read(artifact).inputs, 0, dict(dims)), **data}
+    missing = [spec for spec in read(artifact).inputs if spec.name not in data]
+    inputs = {**random_inputs(missing, 0, dims), **data}
     return Case(artifact.name, None, artifact, inputs, fixed=False)
 
 

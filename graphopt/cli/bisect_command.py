@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 import click
 
 from graphopt.cli.options import (
-    inputs_option,
     json_option,
     kernel_error_option,
     model_options,
     plugin_option,
     read_model,
-    read_samples,
     reproducer_option,
     reproducing,
+    samples_option,
 )
 from graphopt.cli.output import print_json, progress
+from graphopt.cli.samples import read_samples
 
 if TYPE_CHECKING:
     from graphopt.bisect import Finding
@@ -43,7 +43,7 @@ FOUND = 1
     ".onnx or .gopt ({} in it, else its last argument), and says so by exit code 0 or another. Runs code.",
 )  # fmt: skip
 @kernel_error_option
-@inputs_option
+@samples_option
 @reproducer_option("MODEL's name, .fault")
 @plugin_option
 @json_option

@@ -17,7 +17,6 @@ from graphopt.cli.options import (
     pass_limits,
     pipeline_options,
     read_model,
-    read_samples,
     report_option,
     reproducing,
     say_nothing_verified,
@@ -29,8 +28,10 @@ from graphopt.cli.output import (
     progress,
     require_own_page,
     require_writable_folder,
+    short_target,
     write_text,
 )
+from graphopt.cli.samples import read_samples
 from graphopt.units import counted, human_bytes
 
 if TYPE_CHECKING:
@@ -104,11 +105,11 @@ def command(
 
     parsed, resolved = Pipeline.parse(pipeline), [Target.parse(target) for target in targets]
     _require_different(targets, resolved)
-    tuner = Tuner(tune, tune_cache)
-    tuner.check(resolved)
     check_name(output)
     require_writable_folder(output)
     require_own_page(page, output)
+    tuner = Tuner(tune, tune_cache)
+    tuner.check(resolved)
     samples = read_samples(data)
     started = time.perf_counter()
     say_unused_samples(parsed, data, verify)
@@ -197,8 +198,9 @@ def _print_result(result: Mapping[str, Any], tuner: Tuner, tuned: Sequence[Tuned
         )
     if tuned:
         click.echo(f"kept in {tuner.path}, for --tune-cache")
+    targets = " and ".join(map(short_target, result["targets"]))
     click.echo(
-        f"wrote {result['artifact']}: {counted(result['kernels'], 'kernel')} for {' and '.join(result['targets'])}, "
+        f"wrote {result['artifact']}: {counted(result['kernels'], 'kernel')} for {targets}, "
         f"{human_bytes(result['bytes'])}, {result['seconds']:.1f} s"
     )
 
@@ -246,18 +248,24 @@ def _print_tuned(found: Tuned) -> None:
             "",
             ["kernel", "calls", "µs", "tuned µs", "gain", "chosen"],
             [_row(kernel) for kernel in faster],
+            shorten=(0,),
         )
-    before = sum(len(kernel.nodes) * kernel.analytic_seconds for kernel in found.kernels)
-    saved = sum(kernel.saved for kernel in found.kernels)
     notes = [
         f"{found.known} known before" if found.known else "",
-        f"{found.symbolic} left as they are, their sizes are not fixed" if found.symbolic else "",
+        f"{found.symbolic} left as they are, their sizes are not fixed (--dim, --input)"
+        if found.symbolic
+        else "",
         f"{found.unfinished} not searched to the end" if found.unfinished else "",
     ]
+    told = "".join(f"; {note}" for note in notes if note)
+    if not found.kernels:
+        click.echo(f"{short_target(found.target)}: no kernel to tune{told}")
+        return
+    before = sum(len(kernel.nodes) * kernel.analytic_seconds for kernel in found.kernels)
+    saved = sum(kernel.saved for kernel in found.kernels)
     click.echo(
-        f"{found.target}: {counted(len(faster), 'kernel')} of {len(found.kernels)} made faster in "
-        f"{found.seconds:.1f} s, all together {before * 1e6:.1f} µs to {(before - saved) * 1e6:.1f} µs"
-        + "".join(f"; {note}" for note in notes if note)
+        f"{short_target(found.target)}: {len(faster)} of {counted(len(found.kernels), 'kernel')} made faster in "
+        f"{found.seconds:.1f} s, all together {before * 1e6:.1f} µs to {(before - saved) * 1e6:.1f} µs{told}"
     )
 
 

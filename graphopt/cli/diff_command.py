@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from graphopt.cli.options import json_option
-from graphopt.cli.output import print_json
-from graphopt.errors import GraphoptError
+from graphopt.cli.output import print_json, require_writable, write_text
 
 if TYPE_CHECKING:
-    from graphopt.diff import GraphDiff, Weights
+    from graphopt.diff import Weights
     from graphopt.ir.graph import Graph
 
 
@@ -61,10 +60,13 @@ def command(
     Internal names and the order of nodes don't count. Exit code 0: equal, 1: different, 2: can't be compared.
     """
     from graphopt.diff import diff
+    from graphopt.diff.page import html_page
 
+    if html is not None:
+        require_writable(html)
     found = diff(read_graph(a), read_graph(b), names=not ignore_names, weights=weights, metadata=metadata)
     if html is not None:
-        write_page(found, html, (a.name, b.name))
+        write_text(html, html_page(found, (a.name, b.name)))
     if as_json:
         print_json(found.to_json())
     else:
@@ -100,20 +102,3 @@ def read_graph(path: Path) -> Graph:
         raise ArtifactError(f"{path} holds no {GRAPH_NAME}")
     map_file(path, GRAPH_NAME, record, verify=True)
     return load_gir(path / GRAPH_NAME)
-
-
-def write_page(found: GraphDiff, path: Path, names: tuple[str, str]) -> None:
-    """Writes the page of a diff, whole or not at all.
-
-    Raises:
-        GraphoptError: it can't be written.
-    """
-    from graphopt.diff.page import html_page
-    from graphopt.ir.files import replacing
-
-    text = html_page(found, names)
-    try:
-        with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise GraphoptError(f"{path} can't be written: {error.strerror or error}") from error

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.options import json_option, model_options, read_model
-from graphopt.cli.output import print_json, print_table
+from graphopt.cli.output import print_json, print_table, short_target, spaced, split_target
 from graphopt.errors import ModelError
 from graphopt.units import counted, human_bytes, human_count
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
-    from graphopt.runtime.manifest import MemoryUse
+    from graphopt.runtime.manifest import MemoryUse, Variant
 
 
 @click.command("inspect")
@@ -70,13 +70,30 @@ def command(
 
 
 def _cost(summary: Mapping[str, Any]) -> str:
-    if summary["flops"] is None or summary["peak_bytes"] is None:
-        return "what a run takes is open: sizes are not fixed (--dim, --input), or depend on data"
+    if summary["open"]:
+        return f"what a run takes is open: {summary['open']}"
     at = f", at {summary['peak_at']}" if summary["peak_at"] else ""
+    most = " at most" if "If" in summary["operators"] else ""  # one branch is taken, and all were counted
     return (
-        f"a run takes {human_count(summary['flops'])} operations and reads and writes {human_bytes(summary['bytes'])}, "
-        f"with at most {human_bytes(summary['peak_bytes'])} of values at once{at}"
+        f"a run takes{most} {human_count(summary['flops'])} {'operation' if summary['flops'] == 1 else 'operations'} and reads and writes "
+        f"{human_bytes(summary['bytes'])}, with at most {human_bytes(summary['peak_bytes'])} of values at once{at}"
     )
+
+
+def _why_open(graph: Graph) -> str:
+    """What has to be known before it can be said what a run takes."""
+    from graphopt.analysis import open_loop
+    from graphopt.ir.dims import symbols
+    from graphopt.ir.types import TensorType
+
+    shapes = [value.type.shape or () for value in graph.inputs if isinstance(value.type, TensorType)]
+    names = dict.fromkeys(name for shape in shapes for dim in shape for name in symbols(dim))
+    if names:
+        return f"sizes are not fixed ({' '.join(f'--dim {name}=N' for name in names)})"
+    loop = open_loop(graph)
+    if loop is not None:
+        return f"data decides how often the body of {loop.label} runs"
+    return "sizes depend on data, or are not known"
 
 
 def _versions(opset: Mapping[str, int]) -> str:
@@ -122,6 +139,7 @@ def summarize(graph: Graph) -> dict[str, Any]:
         "constant_bytes": sum(v.const.nbytes for v in graph.constants.values() if v.const is not None),
         "flops": taken.flops if taken is not None else None,
         "bytes": taken.bytes if taken is not None else None,
+        "open": _why_open(graph) if taken is None or peak is None else None,
         "peak_bytes": peak.bytes if peak is not None else None,
         "peak_at": peak.node.label if peak is not None and peak.node is not None else None,
         "untyped": untyped,
@@ -165,19 +183,26 @@ def _inspect_artifact(path: Path, text: bool, as_json: bool) -> None:
     rows += [["output", *str(v).split(": ", 1)] for v in manifest.outputs]
     print_table("", ["", "name", "type"], rows)
     click.echo()
-    print_table("", ["variant", "kernels"], [[v.target, str(len(v.kernels))] for v in manifest.variants])
+    print_table(
+        "", ["variant", "kernels", "features and caches besides"], [_variant(v) for v in manifest.variants]
+    )
     click.echo()
     for variant in manifest.variants:
         said = _memory(variant.memory) if variant.memory is not None else ""
         if said:
-            click.echo(f"{variant.target}: {said}" if len(manifest.variants) > 1 else said)
+            click.echo(f"{short_target(variant.target)}: {said}" if len(manifest.variants) > 1 else said)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     click.echo(f"{human_bytes(size)} on disk, all SHA-256 are right")
-    click.echo(f"pipeline {manifest.pipeline or '(none)'}")
     known = {*manifest.files, MANIFEST_NAME}
     files = sorted(str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir())
     for name in files:
         if name not in known:
             click.echo(f"not a part of it: {name}")
-    if manifest.source_sha256:
-        click.echo(f"source   {manifest.source_sha256}")
+    rows = [["pipeline", spaced(manifest.pipeline) or "(none)"]]
+    rows += [["source", manifest.source_sha256]] if manifest.source_sha256 else []
+    print_table("", ["", ""], rows)
+
+
+def _variant(variant: Variant) -> list[str]:
+    name, besides = split_target(variant.target)
+    return [name, str(len(variant.kernels)), ", ".join(besides) or "none"]

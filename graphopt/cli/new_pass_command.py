@@ -69,7 +69,8 @@ def _module_of(name: str) -> str:
         raise PipelineError(f"{name!r} is no name for a pass: a Python keyword", hint="take another name")
     if not NAME.fullmatch(name) or not name[-1].isalnum():
         raise PipelineError(
-            f"{name!r} is no name for a pass", hint="letters, digits and dashes, such as fuse-swish"
+            f"{name!r} is no name for a pass",
+            hint="begin with a letter and go on with letters, digits and dashes, such as fuse-swish",
         )
     return module
 

@@ -14,7 +14,6 @@ from graphopt.cli.options import (
     pass_limits,
     pipeline_options,
     read_model,
-    read_samples,
     report_option,
     reproducing,
     say_nothing_verified,
@@ -28,6 +27,7 @@ from graphopt.cli.output import (
     require_writable,
     write_text,
 )
+from graphopt.cli.samples import read_samples
 from graphopt.units import human_bytes
 
 if TYPE_CHECKING:

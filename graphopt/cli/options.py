@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from graphopt.cli.output import end_process
-from graphopt.errors import GraphoptError, InputError, ModelError
+from graphopt.errors import GraphoptError, ModelError
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
-    from graphopt.ir.tensor import Array
     from graphopt.pipeline import Instrument, Limits, Pipeline
-
-_NPZ = "write the inputs by name: numpy.savez(path, x=array)"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,17 +68,29 @@ def find_instruments(
     return tuple(find_instrument(name) for name in names)
 
 
-def model_options(function: F) -> F:
-    """``MODEL --dim --input``: which model is read, and with which shapes."""
+def shape_options(function: F) -> F:
+    """``--dim --input``: the shapes that a model is read with."""
     function = click.option(
         "--input", "input_shapes", multiple=True, metavar="NAME:SHAPE", callback=parse_shapes,
         help="Fix the shape of an input, e.g. x:1x3x224x224. Repeatable.",
     )(function)  # fmt: skip
-    function = click.option(
-        "--dim", "dims", multiple=True, metavar="NAME=N", callback=parse_dims,
-        help="Fix a symbolic dimension, e.g. batch=1. Repeatable.",
-    )(function)  # fmt: skip
-    return click.argument("model", type=click.Path(path_type=Path))(function)
+    return _dim_option("Fix a symbolic dimension, e.g. batch=1.")(function)
+
+
+def model_options(function: F) -> F:
+    """``MODEL --dim --input``: which model is read, and with which shapes."""
+    return click.argument("model", type=click.Path(path_type=Path))(shape_options(function))
+
+
+def random_dim_option(function: F) -> F:
+    """``--dim``: the sizes of random inputs."""
+    return _dim_option("Size of a symbolic dimension of random inputs, else 1.")(function)
+
+
+def _dim_option(help: str) -> Callable[[F], F]:
+    return click.option(
+        "--dim", "dims", multiple=True, metavar="NAME=N", callback=parse_dims, help=f"{help} Repeatable."
+    )
 
 
 def plugin_option(function: F) -> F:
@@ -93,12 +102,16 @@ def plugin_option(function: F) -> F:
     )(function)  # fmt: skip
 
 
-def inputs_option(function: F) -> F:
-    """``--inputs``: samples of the model's inputs."""
+def inputs_option(help: str) -> Callable[[F], F]:
+    """``--inputs``: one sample of the model's inputs, or several."""
     return click.option(
-        "-i", "--inputs", "data", type=click.Path(path_type=Path), metavar="FILE.npz",
-        help="Inputs by name for calibration and numeric verification, or a folder of such files; else generated.",
-    )(function)  # fmt: skip
+        "-i", "--inputs", "data", type=click.Path(path_type=Path), metavar="FILE.npz", help=help
+    )
+
+
+samples_option = inputs_option(
+    "Inputs by name for calibration and numeric verification, or a folder of such files; else generated."
+)
 
 
 def reproducer_option(default: str) -> Callable[[F], F]:
@@ -134,14 +147,14 @@ def pipeline_options(function: F) -> F:
             help="Stop a pass that makes more rewrites.  [default: 10000 and 8 per value of the model]",
         ),
         reproducer_option("OUTPUT's name, .fault"),
-        inputs_option,
+        samples_option,
         click.option(
             "--verify", type=click.Choice(["off", "structure", "numeric"]), default="structure",
             help="Check the graph after each pass; numeric also compares values with those before it in ONNX Runtime.",
         ),
         click.option(
             "-p", "--pipeline", default="O2",
-            help='Passes, e.g. "O1,prune-magnitude{sparsity=0.5}"; see `graphopt passes`.',
+            help='Passes, see `graphopt passes`, such as "O1,prune-magnitude{sparsity=0.5}".',
         ),
     ):  # fmt: skip
         function = option(function)
@@ -190,34 +203,6 @@ def read_model(model: Path, dims: Mapping[str, int], shapes: Mapping[str, tuple[
     return api.load(model, dims=dims, input_shapes=shapes)
 
 
-def read_samples(path: Path | None) -> list[dict[str, Array]]:
-    """The samples of an ``.npz`` file (one) or of a folder of them (one each, by name); none for None.
-
-    Raises:
-        InputError: missing, empty, or not .npz files.
-    """
-    if path is None:
-        return []
-    if not path.is_dir():
-        return [read_arrays(path)]
-    files = sorted(path.glob("*.npz"))
-    if not files:
-        raise InputError(f"{path}: there is no .npz file in this folder")
-    return [read_arrays(file) for file in files]
-
-
-def read_sample(path: Path) -> dict[str, Array]:
-    """The one sample of an ``.npz`` file, or of a folder that holds one such file.
-
-    Raises:
-        InputError: as :func:`read_samples`, or the folder holds more.
-    """
-    samples = read_samples(path)
-    if len(samples) > 1:
-        raise InputError(f"{path}: holds {len(samples)} samples", hint="name one of its files")
-    return samples[0]
-
-
 @contextlib.contextmanager
 def reproducing(folder: Path) -> Iterator[None]:
     """Writes what reproduces a numeric fault into ``folder``, and tells so in the error."""
@@ -244,32 +229,3 @@ def say_unused_samples(parsed: Pipeline, data: Path | None, verify: str) -> None
     builtin = all(type(pass_).__module__.startswith("graphopt_passes") for pass_ in parsed.passes)
     if data is not None and builtin and not calibrates and verify != "numeric":
         click.echo(f"note: {data} is not used: no pass calibrates, and --verify is not numeric", err=True)
-
-
-def read_arrays(path: Path) -> dict[str, Array]:
-    """The arrays of an ``.npz`` file by name.
-
-    Raises:
-        InputError: missing, empty or not an .npz file.
-    """
-    import numpy as np
-
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(6)
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror})") from error
-    if start == b"\x93NUMPY":
-        raise InputError(f"{path}: is an .npy file, one array without a name", hint=_NPZ)
-    if start[:2] != b"PK":
-        raise InputError(f"{path}: is not an .npz file", hint=_NPZ)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except Exception as error:  # What zipfile and NumPy make of damaged bytes has no common base.
-        raise InputError(f"{path}: not an .npz file of plain arrays ({error})", hint=_NPZ) from error
-    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise InputError(
-            f"{path}: an .npz file that holds {'other things than' if arrays else 'no'} arrays", hint=_NPZ
-        )
-    return arrays

@@ -6,15 +6,18 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from graphopt.errors import GraphoptError
+from graphopt.units import counted
 
 
 def show_error(error: GraphoptError) -> None:
@@ -70,17 +73,24 @@ def require_writable_folder(path: Path, folder: Path | None = None) -> None:
     """Refuses an output whose ``folder``, by default its parent, is no folder that can be written to.
 
     Raises:
-        GraphoptError: it is missing or read-only.
+        GraphoptError: it is missing, or takes no files.
     """
     folder = folder or path.absolute().parent
     if not folder.is_dir():
         raise GraphoptError(f"{path} can't be written: there is no folder {folder}", hint="make it first")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise GraphoptError(f"{path} can't be written: the folder {folder} is read-only")
+    try:
+        # Permissions don't tell: root has them all, and /proc takes a file from nobody.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise GraphoptError(
+            f"{path} can't be written: the folder {folder} takes no files ({error.strerror})"
+        ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all.
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A file to write, which takes its place at ``path`` when the block ends well and goes when not.
 
     Raises:
         GraphoptError: it can't be written.
@@ -89,9 +99,19 @@ def write_text(path: Path, text: str) -> None:
 
     try:
         with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            yield partial
     except OSError as error:
-        raise GraphoptError(f"{path} can't be written: {error.strerror}") from error
+        raise GraphoptError(f"{path} can't be written: {error.strerror or error}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        GraphoptError: it can't be written.
+    """
+    with writing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def print_json(document: Any) -> None:
@@ -112,21 +132,98 @@ def _finite(item: Any) -> Any:
     return item
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on stdout; columns after the first are right-aligned when they hold numbers."""
+_GAP = 2
+_SHORTEST = 12
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, shorten: Collection[int] = ()
+) -> None:
+    """A table on stdout; columns after the first are right-aligned when they hold numbers.
+
+    Where a terminal is too narrow, cells are wrapped between words, and names in the columns ``shorten`` lose
+    their middle; a word is never broken. Where stdout is no terminal, every row is one line.
+    """
+    from rich.cells import cell_len as cell_width
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(columns):
+    console = Console()
+    if console.is_terminal:
+        rows = _shortened(columns, rows, shorten, console.width)
+    cells = list(zip(columns, *rows, strict=True))
+    words = [
+        max((cell_width(word) for cell in column for word in cell.split()), default=0) for column in cells
+    ]
+    whole = _width([max(map(cell_width, column)) for column in cells])
+    width = max(console.width, _width(words)) if console.is_terminal else whole
+
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
+    for index, (column, least) in enumerate(zip(cells, words, strict=True)):
         numeric = index > 0 and all(
-            row[index].lstrip("-")[:1].isdigit() or row[index] in ("", "-") for row in rows
+            cell.lstrip("-")[:1].isdigit() or cell in ("", "-") for cell in column[1:]
         )
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(
+            column[0],
+            justify="right" if numeric else "left",
+            min_width=least,
+            no_wrap=not any(" " in cell for cell in column[1:]),
+        )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console(soft_wrap=False).print(table)
+        table.add_row(*map(Text, row))
+    console = Console(width=max(width, 1))
+    if title:
+        console.print(Text(title, style="italic"), soft_wrap=True)
+    console.print(table, crop=False)
+
+
+def print_wrapped(text: str) -> None:
+    """A text on stdout, on a terminal wrapped between words."""
+    print_table("", [""], [[text]])
+
+
+def spaced(pipeline: str) -> str:
+    """The text of a pipeline with spaces where lines may be broken; it still parses."""
+    return re.sub(r',\s*(?=(?:[^"]*"[^"]*")*[^"]*$)', ", ", pipeline)
+
+
+def split_target(text: str) -> tuple[str, list[str]]:
+    """The text of a target as its name and what it has besides: CPU features, cache sizes."""
+    name, *besides = re.split(r"[+{,]", text.rstrip("}"))
+    return name, besides
+
+
+def short_target(text: str) -> str:
+    """A target in a sentence: the text that says all of it may fill two lines."""
+    name, besides = split_target(text)
+    features = sum("=" not in each for each in besides)
+    return f"{name} with {counted(features, 'more feature')}" if features else name
+
+
+def _width(columns: Sequence[int]) -> int:
+    return sum(columns) + _GAP * (len(columns) - 1)
+
+
+def _shortened(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], shorten: Collection[int], most: int
+) -> list[list[str]]:
+    """The rows with as much cut out of the columns ``shorten`` as it takes to fit into ``most`` cells."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    while _width(widths) > most and any(widths[index] > _SHORTEST for index in shorten):
+        widths[max(shorten, key=lambda index: widths[index])] -= 1
+    return [
+        [
+            _without_middle(cell, width) if index in shorten else cell
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in rows
+    ]
+
+
+def _without_middle(text: str, most: int) -> str:
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from graphopt.cli.options import json_option, plugin_option
-from graphopt.cli.output import print_json, print_table
+from graphopt.cli.output import print_json, print_table, print_wrapped, spaced
 
 if TYPE_CHECKING:
     from graphopt.pipeline import Pass
@@ -40,7 +40,7 @@ def _list(as_json: bool) -> None:
         "", ["pass", "effect", "what it does"], [[e["name"], e["effect"], e["summary"]] for e in entries]
     )
     click.echo()
-    print_table("", ["pipeline", "passes"], [[name, text] for name, text in texts.items()])
+    print_table("", ["pipeline", "passes"], [[name, spaced(text)] for name, text in texts.items()])
     if hooks:
         click.echo()
         print_table("", ["instrument", "what it does"], [[name, text] for name, text in hooks.items()])
@@ -58,7 +58,7 @@ def _show(name: str, as_json: bool) -> None:
         text = f"{name}  (instrument, from {hook.__module__})\n{entry['help']}"
     elif isinstance(found, NamedPipeline):
         entry = {"name": found.name, "help": found.help, "passes": found.text}
-        text = f"{found.name}: {found.help}\n{found.text}"
+        text = f"{found.name}: {found.help}"
     else:
         assert found is not None
         entry = describe(found)
@@ -67,6 +67,8 @@ def _show(name: str, as_json: bool) -> None:
         print_json(entry)
         return
     click.echo(text)
+    if isinstance(found, NamedPipeline):
+        print_wrapped(spaced(found.text))
     if entry.get("options"):
         click.echo()
         rows = [[o["name"], o["type"], o["default"], o["help"]] for o in entry["options"]]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from graphopt.cli.options import json_option, parse_dims, read_sample
+from graphopt.cli.options import inputs_option, json_option, random_dim_option
 from graphopt.cli.output import print_json, print_table
+from graphopt.cli.samples import random_inputs, read_sample
 from graphopt.units import counted, human_bytes
 
 if TYPE_CHECKING:
@@ -17,22 +18,8 @@ if TYPE_CHECKING:
 
 @click.command("profile")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option(
-    "-i",
-    "--inputs",
-    "data",
-    type=click.Path(path_type=Path),
-    metavar="FILE.npz",
-    help="Inputs; random where missing.",
-)
-@click.option(
-    "--dim",
-    "dims",
-    multiple=True,
-    metavar="NAME=N",
-    callback=parse_dims,
-    help="Size of a symbolic dimension of random inputs, else 1. Repeatable.",
-)
+@inputs_option("Inputs; random where missing.")
+@random_dim_option
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Number of threads.")
 @click.option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=1.0, help="How long runs are measured."
@@ -53,14 +40,15 @@ def command(
     Its kernels are timed while it runs, with the caches as they then are. Peak arithmetic and
     bandwidths are measured in the same process. Needs a C compiler.
     """
-    from graphopt.cli.run_command import random_inputs
     from graphopt.profile import profile
     from graphopt.runtime.executable import refuse_model
     from graphopt.runtime.manifest import read
     from graphopt.runtime.threads import thread_count
 
     refuse_model(artifact)
-    inputs = {**random_inputs(read(artifact).inputs, 0, dims), **(read_sample(data) if data else {})}
+    given = read_sample(data) if data is not None else {}
+    missing = [spec for spec in read(artifact).inputs if spec.name not in given]
+    inputs = {**random_inputs(missing, 0, dims), **given}
     found = profile(artifact, inputs, threads=thread_count(threads), seconds=seconds)
     if as_json:
         print_json(found.as_dict())
@@ -79,7 +67,8 @@ def _print(artifact: Path, found: Profile, top: int | None) -> None:
     total = found.kernel_seconds or 1.0
     columns = ["kernel", "calls", "µs", "share", "GFLOP/s", "GB/s", "roof", "limit", "nodes"]
     rows = [_row(kernel, total) for kernel in shown]
-    print_table(f"{artifact.name}, {counted(found.threads, 'thread')}", columns, rows)
+    title = f"{artifact.name}, {counted(found.threads, 'thread')}"
+    print_table(title, columns, rows, shorten=(0, len(columns) - 1))
     if len(shown) < len(found.kernels):
         rest = sum(kernel.seconds for kernel in found.kernels[len(shown) :])
         click.echo(f"{counted(len(found.kernels) - len(shown), 'more kernel')}: {rest * 1e6:.1f} µs")
@@ -93,7 +82,7 @@ def _row(kernel: KernelCost, total: float) -> list[str]:
     seconds = kernel.seconds or 1e-9
     names = [call.node.partition('"')[2].rstrip('"') or call.node for call in kernel.calls]
     return [
-        _short(kernel.kernel, 20),
+        kernel.kernel,
         str(len(kernel.calls)),
         f"{seconds * 1e6:.1f}",
         f"{seconds / total:.1%}",
@@ -101,11 +90,5 @@ def _row(kernel: KernelCost, total: float) -> list[str]:
         f"{kernel.bytes / seconds / 1e9:.1f}",
         f"{kernel.roofline:.0%}",
         kernel.limit,
-        _short(names[0], 16) + (f" +{len(names) - 1}" if len(names) > 1 else ""),
+        names[0] + (f" +{len(names) - 1}" if len(names) > 1 else ""),
     ]
-
-
-def _short(text: str, most: int) -> str:
-    """A name that is too long for a table, without its middle."""
-    half = (most - 1) // 2
-    return text if len(text) <= most else f"{text[: most - 1 - half]}…{text[-half:]}"

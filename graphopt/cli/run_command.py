@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.cli.options import json_option, parse_dims, read_sample
-from graphopt.cli.output import print_json, print_table, require_writable
+from graphopt.cli.options import inputs_option, json_option, random_dim_option
+from graphopt.cli.output import print_json, print_table, require_writable, writing
+from graphopt.cli.samples import random_inputs, read_sample
 from graphopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,14 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("run")
 @click.argument("artifact", type=click.Path(path_type=Path))
-@click.option(
-    "-i",
-    "--inputs",
-    "data",
-    type=click.Path(path_type=Path),
-    metavar="FILE.npz",
-    help="The inputs by name: a file, or a folder with one.",
-)
+@inputs_option("The inputs by name: a file, or a folder with one.")
 @click.option(
     "--random",
     "seed",
@@ -36,14 +32,7 @@ if TYPE_CHECKING:
     metavar="[SEED]",
     help="Random inputs, with seed 0 if none is given.",
 )
-@click.option(
-    "--dim",
-    "dims",
-    multiple=True,
-    metavar="NAME=N",
-    callback=parse_dims,
-    help="Size of a symbolic dimension of random inputs, else 1. Repeatable.",
-)
+@random_dim_option
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.npz", help="Where the outputs go."
 )
@@ -68,6 +57,7 @@ def command(
 ) -> None:
     """Run ARTIFACT on inputs from a file or on random ones. Loading an artifact runs its code."""
     from graphopt import runtime
+    from graphopt.runtime.archives import save_arrays
 
     if (data is None) == (seed is None):
         wrong = "give the inputs: either" if data is None else "give not both:"
@@ -88,16 +78,32 @@ def command(
         outputs = _emulated(artifact, inputs)
     else:
         with runtime.load(artifact, threads=threads, verify=not no_check) as executable:
-            results = executable(inputs(executable.inputs))
+            arrays = inputs(executable.inputs)
+            with _ended_by_signals():
+                results = executable(arrays)
             outputs = dict(zip((spec.name for spec in executable.outputs), results, strict=True))
     if output is not None:
-        _write(output, outputs)
+        with writing(output) as partial:
+            save_arrays(partial, outputs)
     rows = [_row(name, array) for name, array in outputs.items()]
     if as_json:
         print_json({"outputs": rows})
         return
     columns = ["output", "type", "min", "mean", "max"]
     print_table("", columns, [[_cell(cell) for cell in row.values()] for row in rows])
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets Ctrl-C and SIGTERM end the process at once: Python would hear of them only when the compiled code is
+    done. Nothing has been written yet that would have to be cleaned up.
+    """
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _emulated(artifact: Path, inputs: Callable[[Sequence[TensorSpec]], dict[str, Array]]) -> dict[str, Array]:
@@ -109,40 +115,6 @@ def _emulated(artifact: Path, inputs: Callable[[Sequence[TensorSpec]], dict[str,
     manifest = manifests.read(artifact)
     results = run_emulated(artifact, inputs(manifest.inputs))
     return dict(zip((spec.name for spec in manifest.outputs), results, strict=True))
-
-
-def random_inputs(specs: Sequence[TensorSpec], seed: int, dims: dict[str, int]) -> dict[str, Array]:
-    """Arrays for inputs of this kind; symbolic dimensions are 1 unless ``dims`` says more.
-
-    Raises:
-        InputError: no input has a dimension of this name, or one does not fit into memory.
-    """
-    import numpy as np
-
-    from graphopt.ir.dim_text import parse_dim
-    from graphopt.ir.dims import evaluate, symbols
-    from graphopt.runtime.dtypes import numpy_dtype
-
-    shapes = [[parse_dim(str(dim)) for dim in spec.shape] for spec in specs]
-    names = dict.fromkeys(name for shape in shapes for dim in shape for name in symbols(dim))
-    for name in dims:
-        if name not in names:
-            known = ", ".join(names) or "none"
-            raise InputError(f"no input has a dimension {name!r}", hint=f"the dimensions are {known}")
-    sizes = {name: dims.get(name, 1) for name in names}
-    generator = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {}
-    for spec, dimensions in zip(specs, shapes, strict=True):
-        shape = tuple(evaluate(dim, sizes) for dim in dimensions)
-        dtype = numpy_dtype(spec.dtype)
-        try:
-            if dtype.kind in "bui":
-                arrays[spec.name] = generator.integers(0, 2, shape).astype(dtype)
-            else:
-                arrays[spec.name] = generator.standard_normal(shape).astype(dtype)
-        except (MemoryError, ValueError) as error:
-            raise InputError(f"input {spec.name!r} of shape {shape} does not fit into memory") from error
-    return arrays
 
 
 def _row(name: str, array: Array) -> dict[str, Any]:
@@ -159,14 +131,3 @@ def _row(name: str, array: Array) -> dict[str, Any]:
 
 def _cell(cell: str | float | None) -> str:
     return "-" if cell is None else cell if isinstance(cell, str) else f"{cell:.6g}"
-
-
-def _write(path: Path, arrays: dict[str, Array]) -> None:
-    from graphopt.ir.files import replacing
-    from graphopt.runtime.archives import save_arrays
-
-    try:
-        with replacing(path) as partial:
-            save_arrays(partial, arrays)
-    except OSError as error:
-        raise InputError(f"{path}: can't be written ({error.strerror})") from error

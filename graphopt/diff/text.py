@@ -10,6 +10,7 @@ from rich.text import Text
 from graphopt.diff.changes import Change, Differences, NodeChange, Rewired
 from graphopt.diff.describe import node_text, shorten
 from graphopt.ir.graph import Node
+from graphopt.units import counted
 
 _STYLES = {"+": "green", "-": "red", "~": "yellow", ">": "cyan"}
 _MOST_NAMED = 6
@@ -29,7 +30,7 @@ def summary(diff: Differences) -> Text:
     """How many things differ, in one line."""
     same = len(diff.partners) - len({c.before for c in diff.changed} | {m.before for m in diff.moved})
     if diff.equal:
-        return Text(f"the graphs are equal ({_nodes(same)})", "green")
+        return Text(f"the graphs are equal ({counted(same, 'node')})", "green")
     counts = [
         f"{count} {what}"
         for count, what in (
@@ -40,14 +41,12 @@ def summary(diff: Differences) -> Text:
         )
         if count
     ]
-    text = f"nodes: {', '.join(counts)}, {same} the same" if counts else f"{_nodes(same)}, all the same"
+    text = (
+        f"nodes: {', '.join(counts)}, {same} the same" if counts else f"{counted(same, 'node')}, all the same"
+    )
     if diff.signature:
         text += f"; {len(diff.signature)} of the graph's own {'differs' if len(diff.signature) == 1 else 'differ'}"
     return Text(text, "bold")
-
-
-def _nodes(count: int) -> str:
-    return f"{count} node" if count == 1 else f"{count} nodes"
 
 
 def _lines(diff: Differences) -> Iterator[Text]:

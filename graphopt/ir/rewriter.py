@@ -71,7 +71,7 @@ class Rewriter:
 
     @contextlib.contextmanager
     def rewrite(self, rule: str, root: Node | None = None) -> Iterator[Transaction]:
-        """A transaction. A transaction without events is free; an exception inside undoes all of it.
+        """A transaction. A transaction that changes nothing is free; an exception inside undoes all of it.
 
         Raises:
             OutOfFuel: the fuel is spent.
@@ -96,7 +96,7 @@ class Rewriter:
             self.roll_back()
             raise
         self._current = None
-        if not transaction.events:
+        if not (transaction.events or transaction.undo):
             return
         self.count += 1
         self._note_origin(transaction)

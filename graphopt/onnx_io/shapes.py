@@ -11,6 +11,7 @@ from graphopt.ir.dims import Dim
 from graphopt.ir.types import TensorType, Type
 from graphopt.onnx_io.text import check_graph_text, check_text
 from graphopt.onnx_io.types import DimReader, is_anonymous
+from graphopt.units import counted
 
 if TYPE_CHECKING:
     import onnx
@@ -75,7 +76,7 @@ def _bind(info: onnx.ValueInfoProto, shape: Sequence[int | str], known: dict[str
     declared = _dims(info)
     if len(declared) != len(shape):
         raise ModelError(
-            f'input "{info.name}" has {len(declared)} dimensions, the shape given for it has {len(shape)}'
+            f'input "{info.name}" has {counted(len(declared), "dimension")}, the shape given for it has {len(shape)}'
         )
     for axis, (dim, given) in enumerate(zip(declared, shape, strict=True)):
         if not isinstance(given, int):

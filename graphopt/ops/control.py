@@ -129,12 +129,7 @@ def scan(node: Node) -> list[Type]:
     states = len(node.inputs) - scanned
     if states < 0 or len(body.inputs) != len(node.inputs) or len(body.outputs) < states:
         raise TypeInferenceError(f"{node.label}: its inputs don't fit its body's")
-    count: Dim | None = None
-    axes = integers(node, "scan_input_axes") or (0,) * scanned
-    for i in range(scanned):
-        shape = tensor(node, states + i).shape
-        if shape is not None and not isinstance(count, int):
-            count = shape[axis(node, axes[i], len(shape), "scan axis")]
+    count = _scanned_length(node, scanned)
     types: list[Type] = []
     for i in range(states):
         initial = node.inputs[i]
@@ -146,6 +141,27 @@ def scan(node: Node) -> list[Type]:
     for i, value in enumerate(outputs):
         types.append(_stacked(node, states + i, value.type, count, places[i]))
     return types
+
+
+def _scanned_length(node: Node, scanned: int) -> Dim | None:
+    """How long the inputs are that a Scan goes along."""
+    count: Dim | None = None
+    axes = integers(node, "scan_input_axes") or (0,) * scanned
+    for i in range(scanned):
+        shape = tensor(node, len(node.inputs) - scanned + i).shape
+        if shape is not None and not isinstance(count, int):
+            count = shape[axis(node, axes[i], len(shape), "scan axis")]
+    return count
+
+
+def repetitions(node: Node) -> Dim | None:
+    """How often a run computes the regions of a node of control flow; None where data decides. The branches of an
+    If count once each, though only one is taken."""
+    if node.op == "Loop":
+        return _trips(node, _region(node, "body"))
+    if node.op == "Scan":
+        return _scanned_length(node, integer(node, "num_scan_inputs", 0))
+    return 1 if node.op == "If" else None
 
 
 @declare(Kind.CONTROL, "SequenceMap")

@@ -22,6 +22,7 @@ from graphopt.ops.access import (
 )
 from graphopt.ops.registry import Kind, declare
 from graphopt.ops.shapes import at_most, same_padding_output, transposed_output, window_output
+from graphopt.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def _per_axis(node: Node, name: str, count: int, default: int) -> tuple[int, ...
     if not values:
         return (default,) * count
     if len(values) != count:
-        raise bad_attr(node, name, f"{count} values")
+        raise bad_attr(node, name, counted(count, "value"))
     return values
 
 
@@ -96,7 +97,9 @@ def kernel_of(node: Node, weight: TensorType, rank: int | None) -> tuple[Dim, ..
         raise bad_attr(node, "kernel_shape", f"{rank} spatial axes, the weight has {len(kernel)}")
     if declared is not None:
         if len(declared) != len(kernel):
-            raise bad_attr(node, "kernel_shape", f"{len(kernel)} values as the weight has spatial axes")
+            raise bad_attr(
+                node, "kernel_shape", f"{counted(len(kernel), 'value')} as the weight has spatial axes"
+            )
         for mine, given in zip(kernel, declared, strict=True):
             if isinstance(mine, int) and mine != given:
                 raise bad_attr(

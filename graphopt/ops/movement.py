@@ -26,6 +26,7 @@ from graphopt.ops.access import (
 from graphopt.ops.content import partial_content, static_content
 from graphopt.ops.registry import Kind, declare
 from graphopt.ops.shapes import UNBOUNDED, broadcast_dim, reshape, slice_dim
+from graphopt.units import counted
 
 
 def _moved(x: TensorType, shape: Shape | None) -> TensorType:
@@ -78,7 +79,7 @@ def flatten(node: Node) -> list[Type]:
         return [_moved(x, fresh_shape(node, 0, 2))]
     at = integer(node, "axis", 1)
     if not -len(x.shape) <= at <= len(x.shape):
-        raise bad_attr(node, "axis", f"an axis of {len(x.shape)} dimensions")
+        raise bad_attr(node, "axis", f"an axis of {counted(len(x.shape), 'dimension')}")
     at += len(x.shape) if at < 0 else 0
     return [_moved(x, (product(x.shape[:at]), product(x.shape[at:])))]
 
@@ -227,7 +228,7 @@ def slice_rule(node: Node) -> list[Type]:
     steps = static_content(value_of(node, 4)) if node.input(4) is not None else (1,) * len(axes)
     for index, content in ((1, starts), (2, ends), (4, steps)):
         if content is not None and len(content) != len(axes):
-            raise fail(node, index, f"{len(axes)} elements, one for each axis")
+            raise fail(node, index, f"{counted(len(axes), 'element')}, one for each axis")
     dims: list[Dim] = list(x.shape)
     for i, raw in enumerate(axes):
         at = axis(node, raw, rank)
@@ -279,7 +280,7 @@ def tile(node: Node) -> list[Type]:
     if repeats is None:
         return [_moved(x, fresh_shape(node, 0, len(x.shape)))]
     if len(repeats) != len(x.shape):
-        raise fail(node, 1, f"{len(x.shape)} elements, one for each axis")
+        raise fail(node, 1, f"{counted(len(x.shape), 'element')}, one for each axis")
     pairs = enumerate(zip(x.shape, repeats, strict=True))
     dims = tuple(fresh(node, 0, i) if times is None else dim * times for i, (dim, times) in pairs)
     return [_moved(x, possible(node, 1, dims))]
@@ -348,7 +349,7 @@ def center_crop_pad(node: Node) -> list[Type]:
     axes = tuple(range(rank)) if given is None else given
     sizes = partial_content(value_of(node, 1)) or (None,) * len(axes)
     if len(sizes) != len(axes):
-        raise fail(node, 1, f"{len(axes)} elements, one for each axis")
+        raise fail(node, 1, f"{counted(len(axes), 'element')}, one for each axis")
     dims = list(x.shape)
     for i, raw in enumerate(axes):
         at, wanted = axis(node, raw, rank), sizes[i]

@@ -7,6 +7,7 @@ from graphopt.ir.graph import Node
 from graphopt.ir.types import DType, TensorType, Type
 from graphopt.ops.access import axis, dtype_attr, fail, fresh, integer, tensor
 from graphopt.ops.registry import Kind, declare
+from graphopt.units import counted
 
 
 @declare(
@@ -34,7 +35,7 @@ def batch_normalization(node: Node) -> list[Type]:
         if vector is None or vector == ():
             continue
         if isinstance(channels, int) and isinstance(vector[0], int) and vector[0] != channels:
-            raise fail(node, index, f"{channels} elements, one for each channel")
+            raise fail(node, index, f"{counted(channels, 'element')}, one for each channel")
         channels = vector[0] if not isinstance(channels, int) else channels
     statistics = tensor(node, 3).dtype
     size = fresh(node, 1, 0) if channels is None else channels

@@ -14,6 +14,7 @@ from graphopt.ir.graph import Node, RefAttr, TypeAttr
 from graphopt.ir.opset import CANONICAL_OPSET
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import OptionalType, SequenceType, SparseTensorType, TensorType, Type, UnknownType
+from graphopt.units import counted
 
 _MANY = 2**31 - 1
 NEWEST = 2**31 - 1
@@ -132,8 +133,8 @@ def _check_fused(node: Node) -> str | None:
         return f"{node.label}: a fused node has exactly one region, its body"
     if len(region.inputs) != len(node.inputs) or len(region.outputs) != len(node.outputs):
         return (
-            f"{node.label}: the body takes {len(region.inputs)} values and gives {len(region.outputs)}, "
-            f"the node has {len(node.inputs)} inputs and {len(node.outputs)} outputs"
+            f"{node.label}: the body takes {counted(len(region.inputs), 'value')} and gives {len(region.outputs)}, "
+            f"the node has {counted(len(node.inputs), 'input')} and {counted(len(node.outputs), 'output')}"
         )
     return None
 
@@ -155,12 +156,12 @@ def _judge(node: Node, canonical: bool) -> str | None:
 def _arity(node: Node, signature: Signature) -> str | None:
     count = len(node.inputs)
     if not signature.min_inputs <= count <= signature.max_inputs:
-        return f"{count} inputs, expected {_range(signature.min_inputs, signature.max_inputs)}"
+        return f"{counted(count, 'input')}, expected {_range(signature.min_inputs, signature.max_inputs)}"
     for index, (name, _, required) in enumerate(signature.inputs[:count]):
         if required and node.inputs[index] is None and index < signature.min_inputs:
             return f'input {index} ("{name}") is absent'
     if not signature.min_outputs <= len(node.outputs) <= signature.max_outputs:
-        return f"{len(node.outputs)} outputs, expected {_range(signature.min_outputs, signature.max_outputs)}"
+        return f"{counted(len(node.outputs), 'output')}, expected {_range(signature.min_outputs, signature.max_outputs)}"
     return None
 
 

@@ -172,7 +172,7 @@ def load_plugin(path: str | Path) -> None:
     """Runs a Python file, whose passes, pipelines and instruments register themselves; once per file.
 
     Raises:
-        PipelineError: there is no such file, it fails, or a name of its passes is taken.
+        PipelineError: there is no such Python file, it fails, or a name of its passes is taken.
     """
     # First, so that a plugin can't take the name of an installed pass before it.
     load_entry_points()
@@ -180,9 +180,11 @@ def load_plugin(path: str | Path) -> None:
     name = f"graphopt_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return
-    spec = importlib.util.spec_from_file_location(name, file) if file.is_file() else None
-    if spec is None or spec.loader is None:
+    if not file.is_file():
         raise PipelineError(f"there is no plugin {path}", hint="give the path of a Python file")
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise PipelineError(f"the plugin {path} is not a Python file by its name", hint="end its name in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     before = _names()

@@ -22,6 +22,7 @@ from graphopt.runtime.signature import Signature
 from graphopt.runtime.tensors import Array, Feeder, export, to_numpy
 from graphopt.runtime.threads import thread_count, use_threads
 from graphopt.targets.host import host_machine, missing_features
+from graphopt.units import counted
 
 _KNOWN_SHAPES = 32
 _executables: weakref.WeakSet[Executable] = weakref.WeakSet()
@@ -235,7 +236,7 @@ class Executable:
                     raise InputError(f"out: the model has no output {name!r}; it has {', '.join(names)}")
             targets = {names.index(name): array for name, array in out.items()}
         elif len(out) != len(names):
-            raise InputError(f"out: {len(out)} arrays for {len(names)} outputs")
+            raise InputError(f"out: {counted(len(out), 'array')} for {counted(len(names), 'output')}")
         else:
             targets = dict(enumerate(out))
         for index, array in targets.items():

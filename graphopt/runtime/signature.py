@@ -11,6 +11,7 @@ from graphopt.ir.dim_text import parse_dim
 from graphopt.ir.dims import Dim, SymDim, evaluate
 from graphopt.runtime.manifest import TensorSpec
 from graphopt.runtime.sizes import SizeRule, check_rule
+from graphopt.units import counted
 
 
 class Signature:
@@ -40,7 +41,9 @@ class Signature:
         if len(args) == len(self._names) and not named:
             return args
         if len(args) > len(self._names):
-            raise InputError(f"{len(args)} arrays for {len(self._names)} inputs: {self._listing()}")
+            raise InputError(
+                f"{counted(len(args), 'array')} for {counted(len(self._names), 'input')}: {self._listing()}"
+            )
         given: dict[str, Any] = dict(zip(self._names, args, strict=False))
         for name, array in named.items():
             if name not in self._names:

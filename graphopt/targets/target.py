@@ -184,6 +184,19 @@ class Target:
 
 _HINT = "use native, x86-64-v3, x86-64-v4, an LLVM CPU name, aarch64, aarch64:CPU, or cuda:sm_80"
 
+# What people call a machine whose name here is too unlike for difflib.
+_SYNONYMS = {
+    "amd64": "x86-64-v3",
+    "arm": "aarch64",
+    "avx2": "x86-64-v3",
+    "avx512": "x86-64-v4",
+    "gpu": "cuda:sm_80",
+    "host": "native",
+    "nvidia": "cuda:sm_80",
+    "x64": "x86-64-v3",
+    "x86": "x86-64-v3",
+}
+
 
 def _native() -> Target:
     machine = host_machine()
@@ -272,11 +285,12 @@ def _llvm_features(triple: str, cpu: str) -> frozenset[str]:
     from tvm.target import Target as TvmTarget
     from tvm.target import codegen
 
-    any_cpu = TvmTarget({"kind": "llvm", "mtriple": triple})
-    names = sorted(str(name) for name in codegen.llvm_get_cpu_archlist(any_cpu))
+    names = _llvm_names(triple)
     if cpu not in names:
-        known = [*X86_LEVELS, "native", "aarch64", *names] if triple == X86_TRIPLE else names
-        raise TargetError(f"unknown CPU {cpu!r}{_nearest(cpu, known)}", hint=_HINT)
+        known = names if triple == ARM_TRIPLE else _all_names()
+        raise TargetError(
+            f"unknown CPU {cpu!r}{_nearest(_SYNONYMS.get(cpu.lower(), cpu), known)}", hint=_HINT
+        )
     found = codegen.llvm_get_cpu_features(TvmTarget({"kind": "llvm", "mtriple": triple, "mcpu": cpu}))
     features = frozenset(str(feature) for feature in found)
     if triple == X86_TRIPLE and "64bit" not in features:
@@ -284,6 +298,23 @@ def _llvm_features(triple: str, cpu: str) -> frozenset[str]:
     return features
 
 
+def _llvm_names(triple: str) -> list[str]:
+    """The CPUs of this kind that LLVM knows."""
+    from tvm.target import Target as TvmTarget
+    from tvm.target import codegen
+
+    any_cpu = TvmTarget({"kind": "llvm", "mtriple": triple})
+    return sorted(str(name) for name in codegen.llvm_get_cpu_archlist(any_cpu))
+
+
+def _all_names() -> list[str]:
+    """All texts without features that :meth:`Target.parse` takes."""
+    arm = [f"aarch64:{name}" for name in _llvm_names(ARM_TRIPLE)]
+    cuda = [f"cuda:{arch}" for arch in _CUDA_ARCHES]
+    return [*X86_LEVELS, "native", "aarch64", *_llvm_names(X86_TRIPLE), *arm, *cuda]
+
+
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    whole = [other for other in known if other.partition(":")[2] == name]  # only its family is missing
+    close = whole or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else ""

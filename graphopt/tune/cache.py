@@ -98,10 +98,13 @@ class TuneCache:
         """Adds the entries to a file, which need not exist.
 
         Raises:
-            TuneError: it can't be written, or what is there is not a tuning cache.
+            TuneError: it can't be written, its folder is missing, or what is there is not a tuning cache.
         """
+        if not path.parent.is_dir():
+            raise TuneError(
+                f"{path} can't be written: there is no folder {path.parent}", hint="make it first"
+            )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             with _locked(path.parent):
                 before = TuneCache.read(path).entries if path.exists() else {}
                 merged = dict(sorted({**before, **self.entries}.items()))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from graphopt.backend.compile import KERNEL_ERROR
+from graphopt.errors import TuneError
 from graphopt.ir.graph import Graph
 from graphopt.targets import Target
 from graphopt.tune.cache import TuneCache, default_path
@@ -31,7 +32,8 @@ class Tuner:
 
     def __init__(self, seconds: float | None, path: Path | None) -> None:
         self._seconds = seconds
-        self.path = default_path() if path is None and seconds is not None else path
+        self._owns_path = path is None and seconds is not None
+        self.path = default_path() if self._owns_path else path
         self._cache = TuneCache()
         if self.path is not None and (seconds is None or self.path.exists()):
             self._cache = TuneCache.read(self.path)
@@ -51,6 +53,8 @@ class Tuner:
         if self._seconds is not None and self.path is not None:
             for target in targets:
                 refuse_target(target)
+            if self._owns_path:
+                _make_folder(self.path)
             self._cache.save(self.path)
 
     def tune(
@@ -81,3 +85,11 @@ class Tuner:
         self._cache = found.cache
         self._cache.save(self.path)
         return found
+
+
+def _make_folder(path: Path) -> None:
+    """Makes the folder of the cache that nobody named; that of another file is its user's to make."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TuneError(f"{path} can't be written: {error.strerror}") from error

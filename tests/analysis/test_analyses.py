@@ -122,6 +122,27 @@ def test_control_flow_reads_what_its_branches_capture() -> None:
     assert work(graph, {}) == Work(6 * 4, 4 * 32 + 2 * 48 + 17)
 
 
+SCAN = """
+gir 1
+graph "g" opset 26 {
+  input %s: f32[2]
+  input %x: f32[n, 2]
+  %end: f32[2], %all: f32[n, 2] = Scan(%s, %x) {num_scan_inputs = 1} do body(%t: f32[2], %e: f32[2]) {
+    %a: f32[2] = Add(%t, %e)
+    return %a, %a
+  }
+  return %all
+}
+"""
+
+
+def test_the_body_of_a_scan_counts_as_often_as_it_runs() -> None:
+    for n in (0, 1, 7):
+        taken = work(parse_graph(SCAN), {"n": n})
+        # The Scan reads both inputs and writes both results; a step reads and writes three pairs of floats.
+        assert taken == Work(2 * n, 4 * (2 + 2 * n + 2 + 2 * n) + n * 3 * 8)
+
+
 def test_sizes_that_are_not_known_have_no_cost() -> None:
     graph = parse_graph('gir 1\ngraph "g" opset 26 {\ninput %x: f32[n]\n%r: f32[n] = Neg(%x)\nreturn %r\n}')
     assert work(graph, {}) is None and Liveness.of(graph).peak({}) is None

@@ -7,8 +7,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +84,8 @@ def test_inspect_says_what_a_model_holds(folder: Path) -> None:
     assert (document["flops"], document["peak_bytes"]) == (None, None)
     assert (fixed["flops"], fixed["bytes"]) == (2 * 5 * 3 * 4 + 2 * 15, 4 * (20 + 12 + 5 * 15 + 3))
     assert (fixed["peak_bytes"], fixed["peak_at"]) == (4 * (20 + 15), 'MatMul "project"')
+    text = graphopt("inspect", folder / "net.onnx").stdout
+    assert "what a run takes is open: sizes are not fixed (--dim n=N)\n" in text
     text = graphopt("inspect", folder / "net.onnx", "--dim", "n=5").stdout
     assert "a run takes 150 operations and reads and writes 440 B, with at most 140 B of values" in text
 
@@ -92,6 +96,31 @@ def test_inspect_reads_artifacts(folder: Path) -> None:
     assert "float32[n, 4]" in done.stdout
     done = graphopt("inspect", folder / "net.gopt", "--text")
     assert done.stdout == (folder / "net.gopt" / "graph.gir").read_text()
+
+
+LOOP = """gir 1
+graph "looped" opset 26 {
+  input %x: f32[4]
+  TRIPS
+  const %go: bool[] = true
+  %y: f32[4] = Loop(%trips, %go, %x) "again" do body(%i: i64[], %c: bool[], %v: f32[4]) {
+    %n: f32[4] = Neg(%v)
+    return %c, %n
+  }
+  return %y as "y"
+}
+"""
+
+
+def test_inspect_says_when_data_decides_how_often_a_loop_runs(tmp_path: Path) -> None:
+    file = tmp_path / "loop.gir"
+    file.write_text(LOOP.replace("TRIPS", "const %trips: i64[] = 100"))
+    assert "a run takes 400 operations" in graphopt("inspect", file).stdout
+    file.write_text(LOOP.replace("TRIPS", "input %trips: i64[]"))
+    said = 'what a run takes is open: data decides how often the body of Loop "again" runs\n'
+    assert said in graphopt("inspect", file).stdout
+    document = json.loads(graphopt("inspect", file, "--json").stdout)
+    assert document["flops"] is None and document["bytes"] is None
 
 
 def test_inspect_says_how_memory_is_used(tmp_path: Path) -> None:
@@ -240,6 +269,41 @@ def test_output_that_can_not_be_written(folder: Path) -> None:
     assert_refused(done, "folder.gir")
     done = graphopt("opt", folder / "net.onnx", "-o", folder / "y.onnx", "--dump", folder / "net.onnx")
     assert_refused(done, "net.onnx")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compile", "none.onnx", "-o", "/proc/o.gopt"),
+        ("compile", "none.onnx", "-o", "o.gopt", "--report", "/proc/o.html"),
+        ("opt", "none.onnx", "-o", "/proc/o.onnx"),
+        ("opt", "none.onnx", "-o", "o.onnx", "--report", "/proc/o.html"),
+        ("diff", "none.onnx", "none.onnx", "--html", "/proc/o.html"),
+        ("bench", "none.onnx", "--html", "/proc/o.html"),
+        ("run", "none.gopt", "--random", "-o", "/proc/o.npz"),
+        ("new-pass", "fresh", "-o", "/proc"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_takes_no_files_is_told_before_the_work(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Root may write anywhere, and /proc takes no files all the same."""
+    done = graphopt(*arguments, cwd=tmp_path)
+    assert_refused(done, "can't be written: the folder /proc takes no files")
+    assert "none." not in done.stderr and os.listdir(tmp_path) == []
+
+
+def test_a_cache_of_tuning_goes_where_a_folder_is(folder: Path, tmp_path: Path) -> None:
+    arguments = ("compile", folder / "net.onnx", "-o", tmp_path / "o.gopt", "--tune", "1", "--tune-cache")
+    done = graphopt(*arguments, tmp_path / "a" / "b" / "t.json")
+    assert_refused(done, "t.json can't be written: there is no folder", "make it first")
+    assert os.listdir(tmp_path) == []
+
+
+def test_sizes_that_random_inputs_take_are_told(folder: Path) -> None:
+    told = "note: n is 1 in random inputs; for another size: --dim n=N\n"
+    assert graphopt("run", folder / "net.gopt", "--random").stderr == told
+    assert graphopt("run", folder / "net.gopt", "--random", "--dim", "n=2").stderr == ""
 
 
 def test_only_plain_files_are_replaced(folder: Path, tmp_path: Path) -> None:
@@ -447,7 +511,13 @@ def test_faults_of_plugins_are_told_with_pass_and_line(
 
 
 def test_plugins_that_do_not_load(tmp_path: Path) -> None:
-    assert_refused(graphopt("passes", "--plugin", tmp_path / "none.py"), "none.py")
+    assert_refused(graphopt("passes", "--plugin", tmp_path / "none.py"), "there is no plugin", "none.py")
+    (tmp_path / "pass.txt").write_text("x = 1\n")
+    assert_refused(
+        graphopt("passes", "--plugin", tmp_path / "pass.txt"),
+        "pass.txt is not a Python file",
+        "end its name in .py",
+    )
     for text, said in (("x = 1\ndef f(:\n", "SyntaxError"), ("import sys\nsys.exit(0)\n", "SystemExit")):
         (tmp_path / "bad.py").write_text(text)
         for args in (("passes",), ("bench", "m.onnx")):
@@ -471,7 +541,7 @@ from graphopt.errors import CompileError
 
 def compile_graph(*args, **options):
     try:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGNAL)
         raise AssertionError("not interrupted")
     except KeyboardInterrupt as error:
         OUTCOME
@@ -483,15 +553,68 @@ main()
 
 
 @pytest.mark.parametrize("outcome", ["raise CompileError('TVM: KeyboardInterrupt') from error", "raise"])
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
 def test_an_interrupt_is_one_whatever_the_compiler_makes_of_it(
-    outcome: str, folder: Path, tmp_path: Path
+    name: str, code: int, said: str, outcome: str, folder: Path, tmp_path: Path
 ) -> None:
-    script = INTERRUPTED.replace("OUTCOME", outcome)
+    script = INTERRUPTED.replace("OUTCOME", outcome).replace("SIGNAL", name)
     command = [sys.executable, "-c", script, "compile", folder / "net.onnx", "-o", tmp_path / "o.gopt"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.split() == ["interrupted"] or done.stderr.endswith("\ninterrupted\n")
+    assert done.returncode == code, done.stderr
+    assert done.stderr.split() == [said] or done.stderr.endswith(f"\n{said}\n")
     assert "Traceback" not in done.stderr and not (tmp_path / "o.gopt").exists()
+
+
+TERMINATED = """
+import os, signal
+from pathlib import Path
+import graphopt.backend.link as link
+
+def compile_so(*args, **options):
+    assert list(Path(os.environ["TMPDIR"]).iterdir())
+    os.kill(os.getpid(), signal.SIGTERM)
+
+link.subprocess.run = compile_so
+from graphopt.cli import main
+main()
+"""
+
+
+def test_what_is_terminated_leaves_no_folders(folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TERMINATED, "compile", folder / "net.onnx", "-o", folder / "o.gopt"]
+    before = sorted(os.listdir(folder))
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    assert done.returncode == 143 and done.stderr.endswith("terminated\n"), done.stderr
+    assert os.listdir(tmp_path) == [] and sorted(os.listdir(folder)) == before
+
+
+ENDLESS = """
+import ctypes
+from graphopt.cli import main
+from graphopt.runtime import Executable
+
+def call(self, *args):
+    print("running", flush=True)
+    ctypes.PyDLL(None).sleep(20)  # as compiled code does it: Python hears of a signal only afterwards
+
+Executable.__call__ = call
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_long_run_ends_at_once(number: signal.Signals, folder: Path) -> None:
+    command = [sys.executable, "-c", ENDLESS, "run", str(folder / "net.gopt"), "--random"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "running\n"
+        begun = time.monotonic()
+        running.send_signal(number)
+        assert running.wait(60) == -number
+        assert time.monotonic() - begun < 10
 
 
 def test_counts_agree_with_their_nouns(folder: Path, tmp_path: Path) -> None:

@@ -91,3 +91,11 @@ def test_an_unwritable_page_leaves_nothing(tmp_path: Path, target: str) -> None:
     before = sorted(tmp_path.rglob("*"))
     assert_refused(graphopt("diff", a, b, "--html", tmp_path / target), target, "can't be written")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_unwritable_page_is_told_before_the_models_are_read(tmp_path: Path) -> None:
+    done = graphopt(
+        "diff", tmp_path / "none.onnx", tmp_path / "none.onnx", "--html", tmp_path / "no" / "p.html"
+    )
+    assert_refused(done, "p.html can't be written", "make it first")
+    assert "none.onnx" not in done.stderr

@@ -102,6 +102,7 @@ def test_the_file_is_a_plugin(folder: Path) -> None:
         (["json"], "there is a Python module json already"),
         (["class"], "'class' is no name for a pass: a Python keyword"),
         (["a b"], "'a b' is no name for a pass"),
+        (["1abc"], "'1abc' is no name for a pass\nhint: begin with a letter"),
         (["a-"], "'a-' is no name for a pass"),
         (["y", "-o", "nowhere"], "y.py can't be written: there is no folder"),
         (["y", "--package", "-o", "x.py"], "y can't be written: there is no folder"),

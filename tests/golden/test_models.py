@@ -1,15 +1,20 @@
-"""Facts about the golden models, checked without graphopt: they are what the table says, and alive."""
+"""Facts about the golden models, checked by the files themselves: they are what the table says, and alive."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import numpy as np
 import onnx
 import pytest
+from click.testing import CliRunner
 
 import golden_models
+import graphopt as go
 from golden_models import MODELS, lettering, light, ocr
+from golden_models.__main__ import main
+from graphopt.cli.options import parse_shapes
 from tests.golden.conftest import Reference
 
 LIGHT = [m.name for m in MODELS.values() if m.name.startswith("light-")]
@@ -55,6 +60,21 @@ def test_dimensions_are_set_by_name() -> None:
     assert golden_models.example_inputs("ppocr-rec", width=640)["x"].shape == (1, 3, 48, 640)
     with pytest.raises(TypeError, match=r"magika has the free dimensions \['batch'\], not \['width'\]"):
         golden_models.example_inputs("magika", width=3)
+
+
+def test_shapes_are_listed_as_graphopt_takes_them() -> None:
+    """Few of the files have the names of the table, so a listed name is no good for --dim."""
+    listed = CliRunner().invoke(main, ["list"]).output
+    (line,) = (line for line in listed.splitlines() if line.startswith("silero-vad "))
+    shapes = [word for word in line.split() if ":" in word and not word.endswith("detector:")]
+    parsed = parse_shapes(click.Context(main), click.Option(["--input"]), tuple(shapes))
+    assert parsed == {"input": ("batch", "samples"), "state": (2, "batch", 128), "sr": ()}
+    graph = go.load(golden_models.path("silero-vad"), input_shapes=parsed)
+    assert [str(value.type) for value in graph.inputs] == [
+        "f32[batch, samples]",
+        "f32[2, batch, 128]",
+        "i64[]",
+    ]
 
 
 @pytest.mark.parametrize("name", _maybe_heavy(LIGHT))

@@ -176,6 +176,23 @@ def test_losing_a_use_is_told() -> None:
     assert Event(EventKind.RELEASED, None, neg.output) in recorder.transactions[0].events
 
 
+def test_a_name_or_a_constant_alone_is_a_change() -> None:
+    """Fuel counts it and listeners hear of it, or bisection and verification would not see it."""
+    graph = chain("Neg")
+    recorder = Recorder()
+    rewriter = Rewriter(graph, FirstInput(), fuel=2, listeners=[recorder])
+    with rewriter.rewrite("nothing"):
+        pass
+    with rewriter.rewrite("name"):
+        rewriter.rename(graph.nodes[0].output, "negated")
+    with rewriter.rewrite("constant"):
+        rewriter.constant(Tensor.of([1.0]), "one")
+    assert [transaction.rule for transaction in recorder.transactions] == ["name", "constant"]
+    assert rewriter.count == 2
+    with pytest.raises(OutOfFuel), rewriter.rewrite("more"):
+        pass
+
+
 def test_fuel_counts_transactions_that_changed_something() -> None:
     graph = chain("Neg", "Abs", "Relu")
     rewriter = Rewriter(graph, FirstInput(), fuel=2)

@@ -66,7 +66,7 @@ def test_contradictions_are_located(op: str, inputs: list[Any], attrs: dict[str,
 @pytest.mark.parametrize(
     ("op", "inputs", "outputs", "attrs", "message"),
     [
-        ("Add", [IMAGE], 1, {}, "1 inputs, expected 2"),
+        ("Add", [IMAGE], 1, {}, "1 input, expected 2"),
         ("Add", [IMAGE, None], 1, {}, r'input 1 \("B"\) is absent'),
         ("Relu", [IMAGE], 2, {}, "2 outputs, expected 1"),
         ("Conv", [IMAGE, KERNEL], 1, {"stride": (1, 1)}, 'unknown attribute "stride"'),

@@ -134,7 +134,7 @@ def test_outputs_are_written_where_the_caller_wants(toy: Executable) -> None:
     ("call", "message"),
     [
         (lambda f: f(), "input 'x' was not passed"),
-        (lambda f: f(rows(2), rows(2)), "2 arrays for 1 inputs"),
+        (lambda f: f(rows(2), rows(2)), "2 arrays for 1 input:"),
         (lambda f: f(xs=rows(2)), "no input 'xs' (did you mean 'x'?)"),
         (lambda f: f(rows(2), x=rows(2)), "passed twice"),
         (lambda f: f({"x": rows(2)}, x=rows(2)), "passed twice"),
@@ -143,7 +143,7 @@ def test_outputs_are_written_where_the_caller_wants(toy: Executable) -> None:
         (lambda f: f([[1.0] * 8]), "input 'x' is a list, not an array"),
         (lambda f: f(rows(2)[:, :7]), "expected float32[n, 8], got [2, 7] (axis 1 must be 8)"),
         (lambda f: f(rows(2)[0]), "expected float32[n, 8], got [8] of rank 1"),
-        (lambda f: f(rows(2), out=[rows(2)]), "1 arrays for 2 outputs"),
+        (lambda f: f(rows(2), out=[rows(2)]), "1 array for 2 outputs"),
         (lambda f: f(rows(2), out={"z": rows(2)}), "no output 'z'"),
         (lambda f: f(rows(2), out={"y": rows(3)}), "axis 0 must be n = 2"),
         (lambda f: f(rows(2), out={"y": rows(2).astype("f8")}), "is float32, got float64"),

@@ -67,6 +67,11 @@ def test_named_cpus_have_the_features_that_their_makers_state() -> None:
     [
         ("skylak-avx512", "did you mean 'skylake-avx512'"),
         ("aarch64:neoverse-n9", "did you mean 'neoverse-n"),
+        ("arm", "unknown CPU 'arm', did you mean 'aarch64'?"),
+        ("arm64", "did you mean 'aarch64'?"),
+        ("cortex-a72", "did you mean 'aarch64:cortex-a72'?"),
+        ("x86", "did you mean 'x86-64-v3'?"),
+        ("sm_80", "did you mean 'cuda:sm_80'?"),
         ("cuda:sm_81", "cuda:ARCH"),
         ("cuda", "cuda:ARCH"),
         ("cuda:sm_80+avx2", "takes no features"),

@@ -21,9 +21,9 @@ def _entry(kernel: str = "conv", code: str | None = None, **choices: str) -> Ent
 
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     cache = TuneCache({"b": _entry(tile="6x4"), "a": _entry("gemm")})
-    cache.save(tmp_path / "new" / "tuned.json")
-    assert TuneCache.read(tmp_path / "new" / "tuned.json") == cache
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["tuned.json"]
+    cache.save(tmp_path / "tuned.json")
+    assert TuneCache.read(tmp_path / "tuned.json") == cache
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned.json"]
 
 
 def test_choices_are_those_that_differ_from_the_models() -> None:
@@ -84,8 +84,10 @@ def test_files_that_are_missing_or_unreadable(tmp_path: Path) -> None:
     with pytest.raises(TuneError, match="can't be read: Is a directory"):
         TuneCache.read(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(TuneError, match="can't be written: File exists"):
-        TuneCache().save(tmp_path / "file" / "tuned.json")
+    for folder in ("file", "missing"):
+        with pytest.raises(TuneError, match=f"can't be written: there is no folder {tmp_path / folder}"):
+            TuneCache().save(tmp_path / folder / "tuned.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
 
 
 _WRITER = """

@@ -66,13 +66,21 @@ def behind(graph: Graph, nodes: set[Node], jumps: frozenset[str]) -> list[bool]:
 
 
 def _jumps(node: Node, nodes: set[Node], jumps: frozenset[str]) -> bool:
-    if node.op not in jumps and not _casts_to_integer(node):
+    if node.op not in jumps and not _casts_to_integer(node) and not _blows_up(node):
         return False
     if node.regions:
         # A branch as such passes on what its body gives; the condition is what makes it jump.
         condition = node.inputs[0] if node.op == "If" else None
         return condition is not None and condition.producer in nodes
     return any(value is not None and value.producer in nodes for value in node.inputs) or _reads_floats(node)
+
+
+def _blows_up(node: Node) -> bool:
+    """Whether the smallest difference decides between infinities and NaN: a quotient by 0, a product with inf."""
+    if node.op not in ("Div", "Mul"):
+        return False
+    held = [v.const.numpy() for v in node.inputs[node.op == "Div" :] if v is not None and v.const is not None]
+    return any(bool((array == 0 if node.op == "Div" else np.isinf(array)).any()) for array in held)
 
 
 def _reads_floats(node: Node) -> bool:
