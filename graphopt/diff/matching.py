@@ -207,6 +207,17 @@ class Matching:
             region = region.parent.parent
         return tuple(path)
 
+    def _body(self, side: int, item: Item) -> object:
+        """The body that an item stands in, fused regions seen through; None for that of the graph."""
+        region = item.region
+        while region.parent is not None and region.parent.is_fused and region.parent.parent is not None:
+            region = region.parent.parent
+        if region.parent is None:
+            return None
+        holder = self.sides[side].of_node[region.parent].index
+        attr = next(name for name, body in region.parent.regions.items() if body is region)
+        return (self.partner[0][holder] if side == 0 else holder), attr
+
     def match_all(self, pairs: Iterable[tuple[int, int]]) -> bool:
         """Matches pairs as far as both are still without a partner."""
         found = False
@@ -218,13 +229,14 @@ class Matching:
 
     @property
     def cost(self) -> int:
-        """How much is left to report: items without a partner, then labels and edges that disagree."""
+        """How much is left to report: items without a partner, then labels, bodies and edges that disagree."""
         cost = 2 * (len(self.free(0)) + len(self.free(1)))
         for i, j in enumerate(self.partner[0]):
             if j < 0:
                 continue
             a, b = self.labels.parts[0][i], self.labels.parts[1][j]
             cost += (a.operator != b.operator) + (a.attrs != b.attrs) + (a.constants != b.constants)
+            cost += self._body(0, self.item(0, i)) != self._body(1, self.item(1, j))
             for p, q in zip(self.item(0, i).operands, self.item(1, j).operands, strict=False):
                 if isinstance(p, Port) and isinstance(q, Port):
                     known = self.partner[0][p.item] >= 0 and self.partner[1][q.item] >= 0

@@ -141,10 +141,14 @@ def _folded(match: Match) -> tuple[Vector, Vector] | Refusal:
     factor, term = found
     with np.errstate(all="ignore"):
         folded = _scaled(linear, weight.numpy().astype(np.float64), factor), old * factor + term
-        # Products of two numbers below the root of the largest can't overflow.
-        bound = float(ml_dtypes.finfo(weight.numpy().dtype).max) ** 0.5
-        fits = all((np.abs(array) <= bound).all() for array in folded)
-    return folded if fits else refuse("sums with the folded weights of {} may overflow", linear)
+    if not all(_leaves_room(array, weight.numpy().dtype) for array in folded):
+        return refuse("sums with the folded weights of {} may overflow", linear)
+    return folded
+
+
+def _leaves_room(array: Vector, dtype: np.dtype[Any]) -> bool:
+    """Whether products with numbers up to the root of the type's largest can't overflow."""
+    return bool((np.abs(array) <= float(ml_dtypes.finfo(dtype).max) ** 0.5).all())
 
 
 def _can_fold(match: Match) -> Refusal | None:
@@ -192,7 +196,12 @@ def _can_decompose(match: Match) -> Refusal | None:
         return refuse("the rank of {} is unknown", match["x"])
     if any(match[name].tensor.dtype is not x.dtype for name in ("scale", "bias", "mean", "var")):
         return refuse("{} mixes element types", node)
-    return _is_training(node)
+    if (reason := _is_training(node)) is not None:
+        return reason
+    assert x.dtype is not None
+    if not all(_leaves_room(array, x.dtype.numpy) for array in batch_norm_map(node, match)):
+        return refuse("sums in place of {} may overflow", node)
+    return None
 
 
 def _to_affine(rewriter: Rewriter, match: Match) -> Value:

@@ -323,3 +323,11 @@ def test_common_runs_go_on_where_one_search_ends() -> None:
         assert a[start_a : start_a + length] == b[start_b : start_b + length]
         end_a, end_b = start_a + length, start_b + length
     assert sum(length for *_, length in runs) == len(b)
+
+
+def test_a_node_before_its_like_in_a_branch_is_removed_and_nothing_moved() -> None:
+    base = BRANCHES.replace("Neg(%a)", "Exp(%a)")
+    shorter = base.replace('  %a: f32[4] = Exp(%x) "exp"\n', "").replace("%a", "%x")
+    found = diff(parse_graph(base), parse_graph(shorter))
+    assert found.text().startswith('nodes: 1 removed, 3 the same\n- Exp "exp" (%x)')
+    assert not found.moved

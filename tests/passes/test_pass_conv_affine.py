@@ -123,6 +123,14 @@ def test_batch_norm_alone_becomes_a_product_and_a_sum() -> None:
     assert ops(graph) == ["Mul", "Add"]
 
 
+def test_batch_norm_of_huge_numbers_stays() -> None:
+    m = Model()
+    vectors = [m.const([1e30] * 3), m.const([0.0] * 3), m.const([0.0] * 3), m.const([1.0] * 3)]
+    graph = m.done(m("BatchNormalization", m.input("x", 2, 3, 4), *vectors))
+    apply(graph, "decompose-batch-norm")
+    assert ops(graph) == ["BatchNormalization"]
+
+
 def test_matmul_and_bias() -> None:
     m = Model()
     x = m.input("x", sym("n"), 6)
