@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from graphopt.ir.builder import Builder, copy_graph, copy_node
+from graphopt.ir.captures import operands
 from graphopt.ir.graph import Graph, Node, Region, Value
 from graphopt.ir.types import TensorType, Type
-from graphopt.verify.reduce import operands, root_node
+from graphopt.verify.reduce import root_node
 
 
 @dataclass
