@@ -132,7 +132,7 @@ class Reference:
     def __post_init__(self) -> None:
         self.expressions = Expressions()
         self.ids = self.expressions.number(self.graph)
-        self.values = Values(self.expressions, self.samples, dict(self.graph.opset))
+        self.values = Values(self.expressions, list(self.samples), dict(self.graph.opset))
         self.values.evaluate([self.ids[value] for value in self.graph.outputs])
 
     def of(self, value: Value, sample: int) -> Any:

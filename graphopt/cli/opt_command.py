@@ -17,6 +17,7 @@ from graphopt.cli.options import (
     read_samples,
     report_option,
     reproducing,
+    say_left_out,
     say_nothing_verified,
     say_unused_samples,
 )
@@ -119,6 +120,7 @@ def print_report(report: Report, as_json: bool) -> None:
     document: dict[str, Any] = report.as_dict()
     for reason in dict.fromkeys(row["unverified"] for row in document["passes"] if row["unverified"]):
         say_nothing_verified(reason)
+    say_left_out(report)
     if as_json:
         print_json(document)
         return

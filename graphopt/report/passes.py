@@ -91,7 +91,10 @@ def _verified(report: Report) -> str:
     if reason:
         return card("Verification", "not possible", reason)
     worst = max((max(row.distance.values()) for row in report.rows if row.distance), default=0.0)
-    return card("Largest distance", _number(worst), "every pass within its tolerance")
+    about = "every pass within its tolerance"
+    if report.left_out:
+        about += f"; not compared: {'; '.join(report.left_out)}"
+    return card("Largest distance", _number(worst), about)
 
 
 def _footnote(run: Run) -> str:

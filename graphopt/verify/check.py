@@ -8,25 +8,32 @@ if it never reaches an output, and errors don't pile up from pass to pass.
 A value that a pass kept, and whose computation it changed in place, is held to be equal too. If it is not,
 it may still be rightly so: a scale that moved over it, say. Then all that reads it must in the end be
 values of which the pass says that they equal old ones, and they must.
+
+What depends on an operator that draws random numbers, or that no engine runs, is left out. Where a pass changed
+a region of control flow that no sample runs, it is made to run, before and after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+import itertools
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from graphopt.errors import EvaluationError
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.tensor import Array
 from graphopt.ir.transaction import Transaction
 from graphopt.ir.types import TensorType
 from graphopt.verify.cone import applications_behind, path_between
 from graphopt.verify.distance import Distance, compare
-from graphopt.verify.expressions import Expressions
+from graphopt.verify.expressions import Application, Expressions, is_native
+from graphopt.verify.opaque import Opacity, unloadable
 from graphopt.verify.provenance import Provenance, provenance
 from graphopt.verify.tolerance import Effect, Path, Tolerance
+from graphopt.verify.unseen import holds_control_flow, is_read, reason, turned, unseen
 from graphopt.verify.values import Values
 
 _NEGLIGIBLE = 0.01
@@ -34,6 +41,10 @@ _NEGLIGIBLE = 0.01
 
 _CLIPPED = 0.1
 """Share of the elements of a quantized value that may lie outside of its grid."""
+
+
+class Incomparable(EvaluationError):
+    """Nothing in a graph can be compared."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,8 @@ class Mismatch:
     pair: Pair
     distance: Distance
     sample: int
+    region: str = ""
+    """What had to be made to run to see it; empty where the sample alone shows it."""
 
     @property
     def value(self) -> str:
@@ -68,6 +81,7 @@ class Mismatch:
         if found.measured == float("inf"):
             text = f"{what} changed"
         detail = f" ({found.detail})" if found.detail else ""
+        detail += f", with {self.region} made to run" if self.region else ""
         return f"{text}{detail}; allowed: {found.tolerance.reason}"
 
 
@@ -86,6 +100,8 @@ class Outcome:
     """Numbers that had no value before."""
     spent: float = 0.0
     """The largest share of its tolerance that a value took."""
+    left_out: list[str] = field(default_factory=list)
+    """Regions that could not be compared, and why."""
 
     def note(self, name: str, distance: Distance) -> None:
         """Keeps the largest distance of a name, and what it was held against."""
@@ -96,24 +112,54 @@ class Outcome:
 class Checker:
     """Holds the values of a graph while passes change it.
 
+    Attributes:
+        left_out: what is not compared, and why, in words.
+
     Args:
         graph: before the first pass.
         samples: checked inputs.
+        spare: more of them; the first on which the graph runs becomes one more sample.
 
     Raises:
+        Incomparable: all values depend on operators that draw random numbers or that no engine runs.
         EvaluationError: no engine can run the graph.
     """
 
-    def __init__(self, graph: Graph, samples: Sequence[Mapping[str, Any]]) -> None:
-        self.expressions = Expressions()
-        self.values = Values(self.expressions, samples, dict(graph.opset))
+    def __init__(
+        self, graph: Graph, samples: Sequence[Mapping[str, Any]], spare: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        try:
+            self._begin(graph, samples, spare, Opacity())
+        except Incomparable:
+            raise
+        except EvaluationError:
+            missing = unloadable(graph)
+            if not missing:
+                raise
+            self._begin(graph, samples, spare, Opacity(missing))
+
+    def _begin(
+        self,
+        graph: Graph,
+        samples: Sequence[Mapping[str, Any]],
+        spare: Iterable[Mapping[str, Any]],
+        opacity: Opacity,
+    ) -> None:
+        self.expressions = Expressions(opacity)
+        self.values = Values(self.expressions, list(samples), dict(graph.opset))
         self._same: dict[int, int] = {}
         self._agreed: set[tuple[int, int]] = set()
         self._effect = Effect.EXACT
         self._spent = 0.0
         self.ids = self.number(graph)
         self.outputs = [self.ids[value] for value in graph.outputs]
-        self.values.evaluate(self.outputs)
+        self.left_out = _opaque_parts(graph, self.ids, self.expressions)
+        wanted = self._comparable()
+        if self.left_out and not any(isinstance(self.expressions.table[n], Application) for n in wanted):
+            raise Incomparable(next(filter(None, map(self.expressions.opaque, self.outputs))))
+        self.values.evaluate(wanted, spare=spare)
+        # What a pass calibrates knows nothing of a spare one.
+        self._typical = len(samples)
 
     def number(self, graph: Graph) -> dict[Value, int]:
         """The numbers of a graph's values; what was found equal to an old value has that one's."""
@@ -163,11 +209,13 @@ class Checker:
             if outcome.pairs and effect is Effect.APPROXIMATE:
                 self._effect = effect
             self._spent += outcome.spent
+        self.left_out += [text for text in outcome.left_out if text not in self.left_out]
         self.ids, self.outputs = outcome.ids, outcome.outputs
         self.values.forget_all_but([*self.ids.values(), *self.outputs])
 
     def drift(self, graph: Graph) -> dict[str, Distance]:
-        """Runs the whole graph, whose pieces were found right one by one: the distance of each output, by name.
+        """Runs the whole graph, whose pieces were found right one by one, on all samples but the spare one: the
+        distance of each output, by name.
 
         Nothing where the passes took less than a hundredth of what they may, in sum.
 
@@ -178,18 +226,31 @@ class Checker:
             return {}
         plain = self.expressions.number(graph)
         actual = [plain[value] for value in graph.outputs]
-        whole = Values(self.expressions, self.values.samples, self.values.opset)
-        whole.evaluate(actual, everything=False)
+        whole = Values(self.expressions, self.values.samples[: self._typical], self.values.opset)
+        compared = [
+            (name, number, expected)
+            for name, number, expected in zip(graph.output_names, actual, self.outputs, strict=True)
+            if not self.expressions.opaque(expected)
+        ]
+        whole.evaluate([number for _, number, _ in compared], everything=False)
         found: dict[str, Distance] = {}
-        for name, number, expected in zip(graph.output_names, actual, self.outputs, strict=True):
+        for name, number, expected in compared:
             path = path_between(self.expressions, number, (), self.values.shape)
-            for a, b in zip(whole.of(number), self.values.of(expected), strict=True):
+            for a, b in zip(whole.of(number), self.values.of(expected), strict=False):
                 distance = compare(a, b, self._effect, path)
                 if name not in found or distance.measured > found[name].measured:
                     found[name] = distance
+        whole.close()
         return found
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _comparable(self) -> list[int]:
+        """The outputs, and what opaque operators behind them read, as far as it can be compared."""
+        table = self.expressions
+        opaque = [made for made in applications_behind(table, self.outputs, ()) if made.opaque]
+        read = [n for made in opaque for n in made.sources if is_native(table.type_of(n))]
+        return [number for number in (*self.outputs, *read) if not table.opaque(number)]
 
     def _numbered(
         self,
@@ -231,7 +292,12 @@ class Checker:
         ):
             if number != expected and (number, expected) not in paired:
                 pairs.append(Pair(value, number, expected, False, name, True))
-        unknown = [found for found in pairs if (found.actual, found.expected) not in self._agreed]
+        unknown = [
+            found
+            for found in pairs
+            if (found.actual, found.expected) not in self._agreed
+            and not self.expressions.opaque(found.expected)
+        ]
         return Outcome(ids, now, list(dict.fromkeys(unknown)))
 
     def _judge(self, outcome: Outcome, effect: Effect) -> None:
@@ -242,14 +308,48 @@ class Checker:
         outcome.fresh = {number for number in wanted if number not in known}
         for pair in outcome.pairs:
             path = self._path(pair, known)
-            actual, expected = self.values.of(pair.actual), self.values.of(pair.expected)
-            for sample, (a, b) in enumerate(zip(actual, expected, strict=True)):
-                distance = compare(a, b, effect, path)
+            self._judge_pair(pair, self.values, outcome, effect, path)
+            if effect is not Effect.LOSSY:
+                self._judge_unseen(pair, outcome, effect, path)
+
+    def _judge_pair(
+        self, pair: Pair, values: Values, outcome: Outcome, effect: Effect, path: Path, region: str = ""
+    ) -> None:
+        actual, expected = values.of(pair.actual), values.of(pair.expected)
+        for sample, (a, b) in enumerate(zip(actual, expected, strict=True)):
+            distance = compare(a, b, effect, path)
+            if effect is not Effect.LOSSY or sample < self._typical:
                 outcome.note(pair.name, distance)
-                if distance.tolerance.allowed:
-                    outcome.spent = max(outcome.spent, distance.measured / distance.tolerance.allowed)
-                if distance.is_fault:
-                    outcome.mismatches.append(Mismatch(pair, distance, sample))
+            if distance.tolerance.allowed:
+                outcome.spent = max(outcome.spent, distance.measured / distance.tolerance.allowed)
+            if distance.is_fault:
+                outcome.mismatches.append(Mismatch(pair, distance, sample, region))
+
+    def _judge_unseen(self, pair: Pair, outcome: Outcome, effect: Effect, path: Path) -> None:
+        """Compares what the region of a node gives that no sample runs, if it changed."""
+        old, new = (self.expressions.table[number] for number in (pair.expected, pair.actual))
+        if not isinstance(old, Application) or old.regions is None:
+            return
+        if holds_control_flow(old):
+            outcome.left_out.append(
+                f"control flow inside of {old.label}: only what the samples run of it is compared"
+            )
+        found = unseen(old, self.values)
+        if found is None:
+            return
+        if not isinstance(new, Application) or new.op != old.op or not is_read(found, new):
+            outcome.left_out.append(reason(found))
+            return
+        if new.region_keys[found.region] == old.region_keys[found.region]:
+            return
+        other = turned(found, (old, new), self.values)
+        try:
+            other.evaluate([pair.expected], everything=False)
+        except EvaluationError as error:
+            outcome.left_out.append(reason(found, error))
+            return
+        other.evaluate([pair.actual], everything=False)
+        self._judge_pair(pair, other, outcome, effect, path, str(found))
 
     def _path(self, pair: Pair, known: Container[int]) -> Path:
         """The longer way of the two from what they have in common."""
@@ -265,13 +365,12 @@ class Checker:
         found = []
         for new, old in claims.quantized:
             expected = outcome.ids.get(old, before.get(old))
-            if expected is None or new not in outcome.ids:
+            if expected is None or new not in outcome.ids or self.expressions.opaque(expected):
                 continue
             pair = Pair(new, outcome.ids[new], expected, True, old.name)
             self.values.evaluate([pair.actual, pair.expected])
-            for sample, (a, b) in enumerate(
-                zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)
-            ):
+            both = zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)
+            for sample, (a, b) in enumerate(itertools.islice(both, self._typical)):
                 grid = _grid(new, np.shape(b))
                 distance = _distance_to_grid(a, b, grid) if grid is not None else None
                 if distance is None:
@@ -298,6 +397,23 @@ class Checker:
         if actual.shape != expected.shape or expected.dtype.kind in "OSUbiu":
             return False
         return bool(np.any(np.isfinite(expected) & ~np.isfinite(actual)))
+
+
+def _opaque_parts(graph: Graph, ids: Mapping[Value, int], expressions: Expressions) -> list[str]:
+    """What can't be compared from the beginning: for each operator to blame how many values there are behind it."""
+    behind: dict[str, set[int]] = {}
+    outputs: dict[str, list[str]] = {}
+    for number in ids.values():
+        if why := expressions.opaque(number):
+            behind.setdefault(why, set()).add(number)
+    for value, name in zip(graph.outputs, graph.output_names, strict=True):
+        outputs.setdefault(expressions.opaque(ids[value]), []).append(f'"{name}"')
+    found = []
+    for why, numbers in behind.items():
+        text = "1 value comes" if len(numbers) == 1 else f"{len(numbers)} values come"
+        among = f", output {' and '.join(outputs[why])} among them" if why in outputs else ""
+        found.append(f"{why}: {text} of it{among}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -333,7 +449,7 @@ def _distance_to_grid(actual: Array, exact: Array, grid: _Grid) -> Distance:
 
 
 def _grid(value: Value, shape: tuple[int, ...]) -> _Grid | None:
-    """The grid of a dequantized value of a shape; None where it is not constant, or scales are of blocks."""
+    """The grid of a dequantized value of a shape; None where it is not constant."""
     node = value.producer
     if node is None or node.op != "DequantizeLinear" or node.domain:
         return None
@@ -347,12 +463,15 @@ def _grid(value: Value, shape: tuple[int, ...]) -> _Grid | None:
     offset = np.zeros_like(steps)
     if zero is not None and zero.const is not None:
         offset = zero.const.numpy().astype(np.float64)
-    if steps.ndim > 1:
-        return None
-    if steps.ndim == 1 and len(shape) > 1:
-        axis = node.attrs.get("axis", 1)
+    axis, block = (node.attrs.get(name, default) for name, default in (("axis", 1), ("block_size", 0)))
+    assert isinstance(axis, int) and isinstance(block, int)
+    if block:
+        # The last block may be cut off.
+        kept = range(shape[axis])
+        steps, offset = (np.repeat(part, block, axis).take(kept, axis) for part in (steps, offset))
+    elif steps.ndim == 1 and len(shape) > 1:
         along = [1] * len(shape)
-        along[axis if isinstance(axis, int) else 1] = -1
+        along[axis] = -1
         steps, offset = steps.reshape(along), offset.reshape(along)
     lowest = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
     highest = lowest + (1 << dtype.bits) - 1
