@@ -134,9 +134,11 @@ class _Search:
         optimized = copy_graph(graph)
         context = Context(target=self.target, inputs=self.inputs)
         try:
-            self.pipeline.run(optimized, context=context, verify="numeric", progress=self.progress)
+            report = self.pipeline.run(optimized, context=context, verify="numeric", progress=self.progress)
         except NumericFault as fault:
             return Finding("pass", fault)
+        for text in report.left_out:
+            context.logger.warning("not compared: %s", text)
         if self.target is None:
             return None
         artifact = self._compiled(optimized)

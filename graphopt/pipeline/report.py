@@ -52,6 +52,11 @@ class Report:
     seconds: float = 0.0
 
     @property
+    def unverified(self) -> str:
+        """Why numeric verification compared nothing; empty if it did compare or was not asked to."""
+        return next((row.unverified for row in self.rows if row.unverified), "")
+
+    @property
     def left_out(self) -> list[str]:
         """What numeric verification did not compare, and why."""
         return list(dict.fromkeys(text for row in self.rows for text in row.left_out))

@@ -164,8 +164,7 @@ def _verify(name: str, graph: Graph, pipeline: str) -> None:
         report = Pipeline.parse(pipeline).run(copy_graph(graph), verify="numeric")
     except VerifyError as error:
         raise AssertionError(f"{name}: {error}") from error
-    reasons = [row.unverified for row in report.rows if row.unverified]
-    if reasons:
-        raise AssertionError(f"{name} can't be verified: {reasons[0]}")
+    if report.unverified:
+        raise AssertionError(f"{name} can't be verified: {report.unverified}")
     for text in report.left_out:
         warnings.warn(pytest.PytestWarning(f"{name}: not compared: {text}"), stacklevel=2)

@@ -24,23 +24,20 @@ import numpy as np
 
 from graphopt.errors import EvaluationError
 from graphopt.ir.graph import Graph, Node, Value
-from graphopt.ir.tensor import Array
 from graphopt.ir.transaction import Transaction
 from graphopt.ir.types import TensorType
 from graphopt.verify.cone import applications_behind, path_between
 from graphopt.verify.distance import Distance, compare
 from graphopt.verify.expressions import Application, Expressions, is_native
-from graphopt.verify.opaque import Opacity, unloadable
+from graphopt.verify.grid import distance_to_grid, grid_of
+from graphopt.verify.opaque import Opacity, opaque_parts, unloadable
 from graphopt.verify.provenance import Provenance, provenance
 from graphopt.verify.tolerance import Effect, Path, Tolerance
-from graphopt.verify.unseen import holds_control_flow, is_read, reason, turned, unseen
+from graphopt.verify.unseen import changed, holds_control_flow, obstacle, told, turned, unseen
 from graphopt.verify.values import Values
 
 _NEGLIGIBLE = 0.01
 """Share of the tolerance that passes may take in sum before the whole graph is run again."""
-
-_CLIPPED = 0.1
-"""Share of the elements of a quantized value that may lie outside of its grid."""
 
 
 class Incomparable(EvaluationError):
@@ -153,7 +150,7 @@ class Checker:
         self._spent = 0.0
         self.ids = self.number(graph)
         self.outputs = [self.ids[value] for value in graph.outputs]
-        self.left_out = _opaque_parts(graph, self.ids, self.expressions)
+        self.left_out = opaque_parts(graph, self.ids, self.expressions)
         wanted = self._comparable()
         if self.left_out and not any(isinstance(self.expressions.table[n], Application) for n in wanted):
             raise Incomparable(next(filter(None, map(self.expressions.opaque, self.outputs))))
@@ -328,25 +325,25 @@ class Checker:
     def _judge_unseen(self, pair: Pair, outcome: Outcome, effect: Effect, path: Path) -> None:
         """Compares what the region of a node gives that no sample runs, if it changed."""
         old, new = (self.expressions.table[number] for number in (pair.expected, pair.actual))
-        if not isinstance(old, Application) or old.regions is None:
+        regions = changed(old, new) if isinstance(old, Application) else ()
+        if not isinstance(old, Application) or not regions:
             return
-        if holds_control_flow(old):
+        if holds_control_flow(old, regions):
             outcome.left_out.append(
                 f"control flow inside of {old.label}: only what the samples run of it is compared"
             )
         found = unseen(old, self.values)
-        if found is None:
+        if found is None or found.region not in regions:
             return
-        if not isinstance(new, Application) or new.op != old.op or not is_read(found, new):
-            outcome.left_out.append(reason(found))
+        if why := obstacle(found, new):
+            outcome.left_out.append(told(found, why))
             return
-        if new.region_keys[found.region] == old.region_keys[found.region]:
-            return
+        assert isinstance(new, Application)
         other = turned(found, (old, new), self.values)
         try:
             other.evaluate([pair.expected], everything=False)
         except EvaluationError as error:
-            outcome.left_out.append(reason(found, error))
+            outcome.left_out.append(told(found, f"made to run it fails: {error.message}"))
             return
         other.evaluate([pair.actual], everything=False)
         self._judge_pair(pair, other, outcome, effect, path, str(found))
@@ -371,8 +368,8 @@ class Checker:
             self.values.evaluate([pair.actual, pair.expected])
             both = zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)
             for sample, (a, b) in enumerate(itertools.islice(both, self._typical)):
-                grid = _grid(new, np.shape(b))
-                distance = _distance_to_grid(a, b, grid) if grid is not None else None
+                grid = grid_of(new, np.shape(b))
+                distance = distance_to_grid(a, b, grid) if grid is not None else None
                 if distance is None:
                     continue
                 outcome.note(pair.name, distance)
@@ -397,85 +394,6 @@ class Checker:
         if actual.shape != expected.shape or expected.dtype.kind in "OSUbiu":
             return False
         return bool(np.any(np.isfinite(expected) & ~np.isfinite(actual)))
-
-
-def _opaque_parts(graph: Graph, ids: Mapping[Value, int], expressions: Expressions) -> list[str]:
-    """What can't be compared from the beginning: for each operator to blame how many values there are behind it."""
-    behind: dict[str, set[int]] = {}
-    outputs: dict[str, list[str]] = {}
-    for number in ids.values():
-        if why := expressions.opaque(number):
-            behind.setdefault(why, set()).add(number)
-    for value, name in zip(graph.outputs, graph.output_names, strict=True):
-        outputs.setdefault(expressions.opaque(ids[value]), []).append(f'"{name}"')
-    found = []
-    for why, numbers in behind.items():
-        text = "1 value comes" if len(numbers) == 1 else f"{len(numbers)} values come"
-        among = f", output {' and '.join(outputs[why])} among them" if why in outputs else ""
-        found.append(f"{why}: {text} of it{among}")
-    return found
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Steps and ends of the values that a dequantized tensor may have, to be broadcast to it."""
-
-    step: Array
-    low: Array
-    high: Array
-
-
-def _distance_to_grid(actual: Array, exact: Array, grid: _Grid) -> Distance:
-    """How far quantized values are from what they stand for, where they are furthest in steps of their grid."""
-    # What lies outside of the grid goes to its end.
-    inside = np.clip(exact.astype(np.float64), grid.low, grid.high)
-    if np.mean(np.abs(inside - exact) > grid.step) > _CLIPPED:
-        inside = exact.astype(np.float64)
-    distance = compare(actual, inside.astype(exact.dtype), Effect.LOSSY, Path())
-    if not np.isfinite(distance.measured) or not inside.size:
-        return distance
-    away = np.abs(actual.astype(np.float64) - inside)
-    bound = 0.505 * np.broadcast_to(grid.step, away.shape)
-    # Steps of 32 bits may be smaller than what a float resolves.
-    eps = float(np.finfo(exact.dtype).eps) if exact.dtype.kind == "f" else 2.0**-7
-    bound = bound + 4 * eps * np.abs(inside) + np.finfo(np.float64).tiny
-    place = np.unravel_index(int(np.argmax(away / bound)), away.shape)
-    largest = float(np.max(np.abs(inside))) or 1.0
-    step = float(np.broadcast_to(grid.step, away.shape)[place])
-    allowed = Tolerance(float(bound[place]) / largest, f"half a step of the grid, {step:.3g}")
-    at = f" at [{', '.join(map(str, map(int, place)))}]" if place else ""
-    detail = f"{actual[place]:.7g} for {exact[place]:.7g}{at}"
-    return Distance(float(away[place]) / largest, allowed, detail)
-
-
-def _grid(value: Value, shape: tuple[int, ...]) -> _Grid | None:
-    """The grid of a dequantized value of a shape; None where it is not constant."""
-    node = value.producer
-    if node is None or node.op != "DequantizeLinear" or node.domain:
-        return None
-    data, scale, zero = node.input(0), node.input(1), node.input(2)
-    dtype = data.tensor.dtype if data is not None else None
-    if scale is None or scale.const is None or dtype is None or not dtype.is_integer or dtype.bits > 32:
-        return None
-    if zero is not None and zero.const is None:
-        return None
-    steps = scale.const.numpy().astype(np.float64)
-    offset = np.zeros_like(steps)
-    if zero is not None and zero.const is not None:
-        offset = zero.const.numpy().astype(np.float64)
-    axis, block = (node.attrs.get(name, default) for name, default in (("axis", 1), ("block_size", 0)))
-    assert isinstance(axis, int) and isinstance(block, int)
-    if block:
-        # The last block may be cut off.
-        kept = range(shape[axis])
-        steps, offset = (np.repeat(part, block, axis).take(kept, axis) for part in (steps, offset))
-    elif steps.ndim == 1 and len(shape) > 1:
-        along = [1] * len(shape)
-        along[axis] = -1
-        steps, offset = steps.reshape(along), offset.reshape(along)
-    lowest = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
-    highest = lowest + (1 << dtype.bits) - 1
-    return _Grid(np.abs(steps), (lowest - offset) * steps, (highest - offset) * steps)
 
 
 def _ends_in(value: Value, claimed: Container[Value]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from graphopt.errors import EvaluationError
@@ -11,6 +11,7 @@ from graphopt.ir.builder import Builder, copy_node
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import DType
 from graphopt.ops import is_random
+from graphopt.verify.expressions import Expressions
 
 Signature = tuple[str, str, tuple[DType | None, ...]]
 """Domain, operator, and the element types of its operands: what decides whether an engine has a kernel."""
@@ -45,6 +46,23 @@ def unloadable(graph: Graph) -> frozenset[Signature]:
         if signature not in found and not node.regions:
             found[signature] = _loads(node, graph)
     return frozenset(signature for signature, loads in found.items() if not loads)
+
+
+def opaque_parts(graph: Graph, ids: Mapping[Value, int], expressions: Expressions) -> list[str]:
+    """What can't be compared from the beginning: for each operator to blame how many values there are behind it."""
+    behind: dict[str, set[int]] = {}
+    outputs: dict[str, list[str]] = {}
+    for number in ids.values():
+        if why := expressions.opaque(number):
+            behind.setdefault(why, set()).add(number)
+    for value, name in zip(graph.outputs, graph.output_names, strict=True):
+        outputs.setdefault(expressions.opaque(ids[value]), []).append(f'"{name}"')
+    found = []
+    for why, numbers in behind.items():
+        text = "1 value comes" if len(numbers) == 1 else f"{len(numbers)} values come"
+        among = f", output {' and '.join(outputs[why])} among them" if why in outputs else ""
+        found.append(f"{why}: {text} of it{among}")
+    return found
 
 
 def _loads(node: Node, graph: Graph) -> bool:

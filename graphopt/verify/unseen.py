@@ -6,18 +6,21 @@ region runs on values that the model really has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from graphopt.errors import EvaluationError
 from graphopt.ir.tensor import Array
-from graphopt.verify.expressions import Application
+from graphopt.verify.expressions import Application, Leaf
 from graphopt.verify.values import Values
 
 _TRIPS = 2
+_MOST_TRIPS = 100
+"""A constant count of more trips is no bound for a loop whose condition is turned."""
+_SHOWN = 160
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Unseen:
     Attributes:
         region: the attribute that holds it.
         node: label of its node.
-        turned: what the node must read, by number, to run it.
+        turned: what the node must read, by number, to run it; empty where it might then run without an end.
     """
 
     region: str
@@ -44,30 +47,41 @@ def unseen(made: Application, values: Values) -> Unseen | None:
         return None
     deciding = [number for number in made.operands[: 1 if made.op == "If" else 2] if number is not None]
     values.evaluate(deciding)
-    held = {
-        number: [np.asarray(item).reshape(-1)[0] > 0 for item in values.of(number)] for number in deciding
-    }
+    held = {number: [np.reshape(item, -1)[0] > 0 for item in values.of(number)] for number in deciding}
+    runs = [all(of_sample) for of_sample in zip(*held.values(), strict=True)]
+    wrong = [number for number in deciding if not all(held[number])]
     if made.op == "If":
-        (taken,) = held.values()
-        region = "else_branch" if all(taken) else "then_branch"
-        new: dict[int, Any] = {deciding[0]: not any(taken)}
-        if any(taken) and not all(taken):
+        if len(set(runs)) > 1:
             return None
+        region = "else_branch" if all(runs) else "then_branch"
+        new: dict[int, Any] = {deciding[0]: not all(runs)}
+    elif not wrong or any(runs):
+        return None
     else:
         region = "body"
-        new = {number: number == made.operands[1] or _TRIPS for number in deciding if not all(held[number])}
-        if not new or any(all(of_sample) for of_sample in zip(*held.values(), strict=True)):
-            return None
-    if not all(values.expressions.varies(number) for number in new):
+        new = _bounded(made, wrong, values)
+    if not all(values.expressions.varies(number) for number in (new or wrong)):
         return None
-    like = {number: np.asarray(values.of(number)[0]) for number in new}
-    turned = {number: np.full_like(like[number], item) for number, item in new.items()}
+    turned = {number: np.full_like(values.of(number)[0], item) for number, item in new.items()}
     return Unseen(region, made.label, turned)
 
 
-def is_read(found: Unseen, made: Application) -> bool:
-    """Whether a node reads what must be turned."""
-    return found.turned.keys() <= set(made.operands[:2])
+def _bounded(made: Application, wrong: Sequence[int], values: Values) -> dict[int, Any]:
+    """What makes a loop run, and end; empty where nothing is known to."""
+    count, condition = made.operands[:2]
+    if count is None:
+        return {}
+    if not values.expressions.varies(count) and values.of(count)[0] > _MOST_TRIPS:
+        return {}
+    trips = {count: _TRIPS} if values.expressions.varies(count) else {}
+    return {**trips, **{number: True for number in wrong if number == condition}}
+
+
+def changed(old: Application, new: Application | Leaf) -> set[str]:
+    """The regions of a node that a pass changed; all of them where it put something else in the node's place."""
+    if not isinstance(new, Application) or new.op != old.op:
+        return set(old.region_keys)
+    return {name for name, key in old.region_keys.items() if new.region_keys.get(name) != key}
 
 
 def turned(found: Unseen, nodes: Iterable[Application], values: Values) -> Values:
@@ -78,14 +92,23 @@ def turned(found: Unseen, nodes: Iterable[Application], values: Values) -> Value
     return Values(values.expressions, values.samples, values.opset, known)
 
 
-def reason(found: Unseen, error: EvaluationError | None = None) -> str:
-    """Why what a pass did to the region is not compared."""
-    if error is None:
-        return f"{found}: no sample runs it, and the pass put something else in its node's place"
-    return f"{found}: no sample runs it, and made to run it fails: {error.message}"
+def obstacle(found: Unseen, new: Application | Leaf) -> str:
+    """Why the region can't be made to run in what took the node's place; empty where it can."""
+    if not isinstance(new, Application) or found.region not in new.region_keys:
+        return "the pass put something else in its node's place"
+    if not found.turned:
+        return "made to run it might not end"
+    if not found.turned.keys() <= set(new.operands[:2]):
+        return "the pass changed what decides on it"
+    return ""
 
 
-def holds_control_flow(made: Application) -> bool:
-    """Whether the regions of a node hold control flow themselves."""
-    regions = () if made.regions is None else made.regions.regions.values()
-    return any(node.regions and not node.is_fused for region in regions for node in region)
+def told(found: Unseen, why: str) -> str:
+    """That the region is not compared, in words."""
+    return f"{found}: no sample runs it, and {textwrap.shorten(why, _SHOWN, placeholder='...')}"
+
+
+def holds_control_flow(made: Application, regions: Iterable[str]) -> bool:
+    """Whether any of these regions of a node holds control flow itself."""
+    parts = [] if made.regions is None else [made.regions.regions[name] for name in regions]
+    return any(node.regions and not node.is_fused for part in parts for node in part)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,6 +90,41 @@ def test_the_body_of_a_loop_is_compared_though_the_sample_makes_no_trip(trips: i
     assert swapped(model(LOOP), "Relu", "Abs", trips=np.int64(trips), x=np.abs(X)).left_out == []
 
 
+def test_a_loop_that_might_not_end_is_not_made_to_run() -> None:
+    text = (
+        LOOP.replace("int64 trips, ", "bool go, ")
+        .replace("<bool go = {1}>", "")
+        .replace("(trips, go", '("", go')
+    )
+    report = swapped(model(text), "Relu", "Abs", go=False, x=X)
+    assert report.left_out == ['body of Loop "y": no sample runs it, and made to run it might not end']
+    text = LOOP.replace("float[3] x)", "bool go, float[3] x)").replace(
+        "<bool go = {1}>", "<int64 trips = {1000}>"
+    )
+    report = swapped(model(text.replace("int64 trips, bool", "bool")), "Relu", "Abs", go=False, x=X)
+    assert report.left_out == ['body of Loop "y": no sample runs it, and made to run it might not end']
+
+
+def test_what_takes_the_place_of_an_if_is_compared_as_the_samples_run_it() -> None:
+    def put(rewriter: Rewriter, context: Context) -> None:
+        (node,) = rewriter.graph.nodes
+        with rewriter.rewrite("put", node):
+            rewriter.replace_node(node, rewriter.create("Neg", [rewriter.graph.inputs[1]]).outputs)
+
+    @dataclass(frozen=True)
+    class Put(Pass):
+        name = "put"
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            put(rewriter, context)
+
+    context = Context(inputs=[{"c": np.asarray(True), "x": X}])
+    report = Pipeline((Put(),)).run(model(BRANCHES), context=context, verify="numeric")
+    assert report.left_out == [
+        'else_branch of If "y": no sample runs it, and the pass put something else in its node\'s place'
+    ]
+
+
 def test_a_condition_that_no_input_changes_leaves_a_branch_dead() -> None:
     text = BRANCHES.replace("bool c, ", "").replace("{ y = If", "<bool k = {1}> { c = Not(k) y = If", 1)
     assert swapped(model(text), "Neg", "Abs", x=X).left_out == []  # the then_branch
@@ -147,10 +183,15 @@ def test_a_value_that_becomes_random_is_a_fault() -> None:
         swapped(graph, "Exp", "RandomNormalLike")
 
 
-def test_what_was_left_out_is_said(tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("said")
-    api.save(parts("Bernoulli"), folder / "net.onnx")
-    words = [str(folder / "net.onnx"), "-o", str(folder / "o.onnx"), "-p", "O1", "--verify", "numeric"]
+def test_what_was_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    api.optimize(parts("Bernoulli"), "O1", verify="numeric")
+    api.optimize(model("g (float[2] x) => (float[2] y) { y = Bernoulli(x) }"), "O1", verify="numeric")
+    assert [record.message for record in caplog.records] == [
+        f'verify="numeric" did not compare: {OPAQUE["Bernoulli"]}: 2 values come of it, output "z" among them',
+        'verify="numeric" compared nothing: Bernoulli "y" draws random numbers',
+    ]
+    api.save(parts("Bernoulli"), tmp_path / "net.onnx")
+    words = [str(tmp_path / "net.onnx"), "-o", str(tmp_path / "o.onnx"), "-p", "O1", "--verify", "numeric"]
     done = CliRunner().invoke(opt_command, words)
     assert done.exit_code == 0, done.output
     assert 'note: not compared: Bernoulli "r" draws random numbers: 2 values come of it' in done.stderr
