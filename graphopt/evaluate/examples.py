@@ -37,6 +37,7 @@ def example_inputs(
     dims: Mapping[str, int] | None = None,
     *,
     size: int = _SIZE,
+    spatial: int = _SPATIAL_SIZE,
     distinct: bool = False,
     content: Content = "plain",
     defaults: bool = False,
@@ -53,9 +54,10 @@ def example_inputs(
     Args:
         graph: whose inputs.
         seed: of the generator.
-        dims: numbers for named dimensions. Others are 1 for a batch, 64 for the spatial axes of
-            a tensor of four dimensions and more, else ``size``.
+        dims: numbers for named dimensions. Others are 1 for a batch, ``spatial`` (or ``size``, where that is
+            more) for the spatial axes of a tensor of four dimensions and more, else ``size``.
         size: of dimensions of which nothing is known.
+        spatial: of spatial axes.
         distinct: give every symbolic dimension a size of its own, none of them 1, so that mixing two of them
             up, or taking one for a number, makes a difference.
         content: what numbers are drawn.
@@ -65,7 +67,7 @@ def example_inputs(
     Raises:
         EvaluationError: an input has an unknown type or rank.
     """
-    sizes = _distinct(graph, dims or {}) if distinct else _sizes(graph, dims or {}, size)
+    sizes = _distinct(graph, dims or {}) if distinct else _sizes(graph, dims or {}, size, spatial)
     numbers = _Numbers(np.random.default_rng(seed), sizes, content)
     found = {value.name: numbers.of(value, value.type) for value in graph.inputs if value.const is None}
     if defaults:
@@ -74,29 +76,31 @@ def example_inputs(
     return found
 
 
-def _sizes(graph: Graph, given: Mapping[str, int], size: int) -> dict[str, int]:
+def _sizes(
+    graph: Graph, given: Mapping[str, int], size: int = _SIZE, spatial: int = _SPATIAL_SIZE
+) -> dict[str, int]:
     sizes = dict(given)
     for value in graph.inputs:
         shape = value.type.shape if isinstance(value.type, TensorType) else None
         for axis, dim in enumerate(shape or ()):
             for name in dim_algebra.symbols(dim):
                 if name not in sizes:
-                    sizes[name] = _default_size(name, axis, len(shape or ()), size)
+                    sizes[name] = _default_size(name, axis, len(shape or ()), size, spatial)
     return sizes
 
 
 def _distinct(graph: Graph, given: Mapping[str, int]) -> dict[str, int]:
     """2, 3, ... for batches, multiples of 32 for spatial axes, odd numbers for others."""
-    sizes = _sizes(graph, given, _SIZE)
+    sizes = _sizes(graph, given)
     series = {_BATCH_SIZE: iter(range(2, 1000)), _SPATIAL_SIZE: iter(range(64, 1 << 20, 32))}
     others = iter(range(7, 1 << 20, 2))
     return {name: size if name in given else next(series.get(size, others)) for name, size in sizes.items()}
 
 
-def _default_size(name: str, axis: int, rank: int, size: int) -> int:
+def _default_size(name: str, axis: int, rank: int, size: int, spatial: int) -> int:
     if _BATCH.fullmatch(name) or (axis == 0 and rank > 1):
         return _BATCH_SIZE
-    return max(_SPATIAL_SIZE, size) if rank >= 4 and axis >= 2 else size
+    return max(spatial, size) if rank >= 4 and axis >= 2 else size
 
 
 def _size(dim: Dim, sizes: Mapping[str, int]) -> int:

@@ -34,7 +34,7 @@ GENERATED: tuple[dict[str, Any], ...] = (
     {"size": 512},
 )
 """How inputs are generated; the first on which the model runs are used."""
-SMALL: Mapping[str, Any] = {"size": 5}
+SMALL: Mapping[str, Any] = {"size": 5, "spatial": 32}
 """Sizes of the second sample, if the model runs at them: others than those of the first, and a batch of 1."""
 DEAR = 10_000_000_000
 """A model with more operations in a run is run on one generated sample only."""
