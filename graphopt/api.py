@@ -119,7 +119,8 @@ def optimize(
         graph: stays as it is.
         pipeline: text such as ``"O2"`` or ``"fold-constants,fuse-regions{max_ops=16}"``.
         target: what fusion may assume of the machine, e.g. ``"native"``.
-        verify: ``"structure"``, ``"numeric"`` (compare outputs in ONNX Runtime after each pass) or ``"off"``.
+        verify: ``"structure"``, ``"numeric"`` (compare values in ONNX Runtime after each pass; a warning is logged
+            of what can't be) or ``"off"``.
         inputs: samples of the inputs for calibration and numeric verification, arrays by input name;
             one mapping is one sample; generated when there are none.
         instruments: what to call around every pass.
@@ -150,7 +151,11 @@ def optimize(
     parsed = Pipeline.parse(pipeline) if isinstance(pipeline, str) else pipeline
     copy = copy_graph(graph)
     context = Context(target=_target(target), inputs=samples)
-    parsed.run(copy, context=context, verify=verify, limits=limits, instruments=instruments)
+    report = parsed.run(copy, context=context, verify=verify, limits=limits, instruments=instruments)
+    if report.unverified:
+        context.logger.warning('verify="numeric" compared nothing: %s', report.unverified)
+    for text in report.left_out:
+        context.logger.warning('verify="numeric" did not compare: %s', text)
     return copy
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
-from graphopt.analysis.flow import captures, open_regions, reader
+from graphopt.analysis.flow import open_regions, reader
 from graphopt.ir.analyses import Analysis
+from graphopt.ir.captures import captures
 from graphopt.ir.graph import Graph, Node, Region
 from graphopt.ir.transaction import EventKind
 
@@ -67,7 +68,8 @@ def _flow(region: Region) -> nx.DiGraph:
 
     flow = nx.DiGraph()
     flow.add_nodes_from((_START, _END))
-    for use in (*(use for value in region.inputs for use in value.uses), *captures(region)):
+    captured = [use for use, value in captures(region) if not value.is_constant]
+    for use in (*(use for value in region.inputs for use in value.uses), *captured):
         flow.add_edge(_START, reader(use, region) or _END)
     for node in region:
         flow.add_node(node)

@@ -23,6 +23,7 @@ from graphopt.bisect.pieces import Pieces, detached
 from graphopt.bisect.row_major import without_layouts
 from graphopt.errors import CompileError, GraphoptError
 from graphopt.ir.builder import copy_graph
+from graphopt.ir.captures import operands
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.printer import Printer
 from graphopt.pipeline import Context, Pipeline
@@ -31,7 +32,7 @@ from graphopt.verify.cone import path_between
 from graphopt.verify.distance import Distance, compare
 from graphopt.verify.expressions import Expressions
 from graphopt.verify.fault import Reproducer
-from graphopt.verify.reduce import cut_out, operands
+from graphopt.verify.reduce import cut_out
 from graphopt.verify.tolerance import Effect, Path, Tolerance
 from graphopt.verify.values import Values
 
@@ -136,7 +137,7 @@ class Reference:
     def __post_init__(self) -> None:
         self.expressions = Expressions()
         self.ids = self.expressions.number(self.graph)
-        self.values = Values(self.expressions, self.samples, dict(self.graph.opset))
+        self.values = Values(self.expressions, list(self.samples), dict(self.graph.opset))
         self.values.evaluate([self.ids[value] for value in self.graph.outputs])
 
     def of(self, value: Value, sample: int) -> Any:

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 from graphopt.bisect.row_major import plain_type
 from graphopt.ir.builder import Builder, copy_node
+from graphopt.ir.captures import operands
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import Type
-from graphopt.verify.reduce import operands, root_node
+from graphopt.verify.reduce import root_node
 
 
 @dataclass

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from graphopt.ir.builder import Builder, copy_graph, copy_node
+from graphopt.ir.captures import operands
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.types import TensorType, Type
-from graphopt.verify.reduce import operands
 
 
 def plain_type(type: Type) -> Type:

@@ -67,9 +67,11 @@ def _by_numbers(
     optimized = copy_graph(graph)
     context = Context(target=target, inputs=inputs)
     try:
-        pipeline.run(optimized, context=context, verify="numeric", progress=progress)
+        report = pipeline.run(optimized, context=context, verify="numeric", progress=progress)
     except NumericFault as fault:
         return Finding("pass", fault)
+    for left_out in report.left_out:
+        context.logger.warning("not compared: %s", left_out)
     if target is None:
         return None
     require_runnable(target)

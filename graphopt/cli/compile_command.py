@@ -19,6 +19,7 @@ from graphopt.cli.options import (
     read_model,
     report_option,
     reproducing,
+    say_left_out,
     say_nothing_verified,
     say_unused_samples,
 )
@@ -151,6 +152,7 @@ def command(
         if page is not None:
             runs.append(recording.run(report, Build.of(compiled, stages.seconds)))
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
+    say_left_out(report)
     assert artifact is not None
     artifact.save(output)
     seconds = time.perf_counter() - started

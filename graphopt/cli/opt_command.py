@@ -16,6 +16,7 @@ from graphopt.cli.options import (
     read_model,
     report_option,
     reproducing,
+    say_left_out,
     say_nothing_verified,
     say_unused_samples,
 )
@@ -117,8 +118,9 @@ def command(
 def print_report(report: Report, as_json: bool) -> None:
     """The report of a pipeline as a table or as JSON."""
     document: dict[str, Any] = report.as_dict()
-    for reason in dict.fromkeys(row["unverified"] for row in document["passes"] if row["unverified"]):
-        say_nothing_verified(reason)
+    if report.unverified:
+        say_nothing_verified(report.unverified)
+    say_left_out(report)
     if as_json:
         print_json(document)
         return

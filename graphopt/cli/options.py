@@ -15,7 +15,7 @@ from graphopt.errors import GraphoptError, ModelError
 
 if TYPE_CHECKING:
     from graphopt.ir.graph import Graph
-    from graphopt.pipeline import Instrument, Limits, Pipeline
+    from graphopt.pipeline import Instrument, Limits, Pipeline, Report
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -221,6 +221,12 @@ def reproducing(folder: Path) -> Iterator[None]:
 def say_nothing_verified(reason: str) -> None:
     """Warns, on stderr, that numeric verification was asked for and could not be done."""
     click.echo(f"warning: --verify numeric compared nothing: {reason}", err=True)
+
+
+def say_left_out(report: Report) -> None:
+    """Notes, on stderr, what numeric verification did not compare."""
+    for text in report.left_out:
+        click.echo(f"note: not compared: {text}", err=True)
 
 
 def say_unused_samples(parsed: Pipeline, data: Path | None, verify: str) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from graphopt.errors import EvaluationError
 from graphopt.evaluate.session import Session
 from graphopt.ir.builder import Builder, copy_node
-from graphopt.ir.graph import Graph, Node, Region, Value
+from graphopt.ir.captures import operands
+from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.tensor import Array, Tensor
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,7 @@ def evaluate_nodes(
 def _one_by_one(nodes: Sequence[Node], graph: Graph, wanted: Sequence[Value]) -> dict[Value, Array]:
     known: dict[Value, Array] = {}
     for node in nodes:
-        operands = [value for value in _operands(node) if not value.is_constant]
-        if any(value not in known for value in operands):
+        if any(value not in known for value in operands(node) if not value.is_constant):
             continue
         used = [value for value in node.outputs if value.num_uses or value in wanted]
         try:
@@ -65,7 +65,7 @@ def _run(
     mapping: dict[Value, Value] = {}
     made = {value for node in nodes for value in node.outputs}
     for node in nodes:
-        for value in _operands(node):
+        for value in operands(node):
             if value in mapping or value in made:
                 continue
             data = value.const if value.is_constant else _held(known, value, node)
@@ -88,22 +88,6 @@ def _held(known: Mapping[Value, Array], value: Value, node: Node) -> Tensor:
             hint="evaluate only nodes whose inputs are constants or outputs of the nodes before them",
         )
     return Tensor.of(known[value], value.tensor.dtype)
-
-
-def _operands(node: Node) -> Iterator[Value]:
-    """What ``node`` uses, its regions included, from outside of it."""
-    yield from (value for value in node.inputs if value is not None)
-    for region in node.regions.values():
-        yield from _captured(region, set(region.inputs))
-
-
-def _captured(region: Region, inside: set[Value]) -> Iterator[Value]:
-    for node in region:
-        for value in _operands(node):
-            if value not in inside:
-                yield value
-        inside.update(node.outputs)
-    yield from (value for value in region.outputs if value not in inside)
 
 
 def _escaping(nodes: Sequence[Node]) -> Iterator[Value]:

@@ -26,7 +26,7 @@ from graphopt.ops import (  # noqa: F401 - each registers its operators
     vision,
 )
 from graphopt.ops.content import partial_content, static_content, symbolic_content
-from graphopt.ops.registry import Kind, OpInfo, info, is_pure
+from graphopt.ops.registry import Kind, OpInfo, info, is_pure, is_random
 from graphopt.ops.semantics import SEMANTICS, OnnxSemantics
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "OpInfo",
     "info",
     "is_pure",
+    "is_random",
     "partial_content",
     "static_content",
     "symbolic_content",

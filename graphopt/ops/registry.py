@@ -71,6 +71,11 @@ def info(node: Node) -> OpInfo | None:
     return INFOS.get((node.domain, node.op))
 
 
+def is_random(node: Node) -> bool:
+    """Whether the node is known to draw random numbers; what its regions hold does not count."""
+    return info(node) is not None and not node.regions and not is_pure(node)
+
+
 def is_pure(node: Node) -> bool:
     """Whether the node, regions included, gives the same outputs whenever its inputs are the same.
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from graphopt.errors import EvaluationError, InputError, PassError, VerifyError
+from graphopt.ir.dims import SymDim
 from graphopt.ir.graph import Graph
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import OutOfFuel, Transaction
@@ -31,6 +34,10 @@ GENERATED: tuple[dict[str, Any], ...] = (
     {"size": 512},
 )
 """How inputs are generated; the first on which the model runs are used."""
+SMALL: Mapping[str, Any] = {"size": 5, "spatial": 32}
+"""Sizes of the second sample, if the model runs at them: others than those of the first, and a batch of 1."""
+DEAR = 10_000_000_000
+"""A model with more operations in a run is run on one generated sample only."""
 
 _PATIENCE = 5.0
 """Times that a replay may take longer than the pass did, with a second more."""
@@ -51,8 +58,8 @@ class Recorder:
 class NumericVerifier(Instrument):
     """Compares values after each pass with those before it, on the context's inputs or generated ones.
 
-    A graph that no engine can load (unknown operators), or that draws random numbers, is noted in the
-    report as unverified; one that only does not run on the inputs is refused. When a pass is found to be
+    What depends on operators that no engine can load, or that draw random numbers, is left out and noted in
+    the report, as unverified where it is all there is; a graph that only does not run on the inputs is refused. When a pass is found to be
     wrong, its rewrites are undone: the graph stays as it was before it.
 
     Args:
@@ -82,7 +89,10 @@ class NumericVerifier(Instrument):
 
     def after(self, run: PassRun) -> None:
         run.row.unverified = self._reason
-        if self._checker is None or not self._recorder.transactions:
+        if self._checker is None:
+            return
+        run.row.left_out = list(self._checker.left_out)
+        if not self._recorder.transactions:
             return
         start = time.perf_counter()
         checker, effect = self._checker, run.pass_.effect
@@ -96,6 +106,7 @@ class NumericVerifier(Instrument):
         if outcome.mismatches:
             raise self._fault(run, str(outcome.mismatches[0]), tuple(outcome.mismatches))
         checker.accept(outcome, effect)
+        run.row.left_out = list(checker.left_out)
         run.row.verify_seconds += time.perf_counter() - start
 
     def end(self, graph: Graph) -> None:
@@ -183,26 +194,67 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
 
     Raises:
         InputError: the graph does not run on a sample that was given, or on none that was generated.
-        EvaluationError: no engine can load it, or it draws random numbers.
+        EvaluationError: no engine can load it, or there is nothing in it that can be compared.
     """
-    from graphopt.evaluate import check_inputs, example_inputs
-    from graphopt.ops import info
-    from graphopt.verify.check import Checker
+    from graphopt.evaluate import check_inputs
+    from graphopt.verify.check import Checker, Incomparable
 
-    random = next((n for n in graph.walk() if (known := info(n)) is not None and not known.pure), None)
-    if random is not None:
-        raise EvaluationError(f"{random.label} draws random numbers")
     last: EvaluationError | None = None
     # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
     for options in ({},) if inputs else GENERATED:
         try:
-            samples = list(inputs)[:SAMPLES] or [example_inputs(graph, seed, **options)]
-            return Checker(graph, [_with_defaults(graph, check_inputs(graph.inputs, s)) for s in samples])
+            if inputs:
+                given = [check_inputs(graph.inputs, sample) for sample in inputs[:SAMPLES]]
+                return Checker(graph, [_with_defaults(graph, sample) for sample in given])
+            return _on_generated(graph, seed, options)
+        except Incomparable:
+            raise
         except EvaluationError as error:
             last = error
     assert last is not None
     _blame_inputs(graph, list(inputs)[:SAMPLES], last)
     raise last
+
+
+def _on_generated(graph: Graph, seed: int, options: Mapping[str, Any]) -> Checker:
+    """On a plain sample and, unless a run of the model takes long, on a wilder one."""
+    from graphopt.evaluate import example_inputs
+    from graphopt.verify.check import Checker
+
+    plain = _with_defaults(graph, example_inputs(graph, seed, **options))
+    flops = _flops(graph, plain)
+    if flops > DEAR:
+        checker = Checker(graph, [plain])
+        checker.left_out.append(f"a second, wilder sample: a run takes {flops:.1e} operations")
+        return checker
+    checker = Checker(graph, [plain], _wilder(graph, seed + 1, options))
+    if graph.inputs and len(checker.values.samples) == 1:
+        checker.left_out.append("a second, wilder sample: the model does not run on it")
+    return checker
+
+
+def _wilder(graph: Graph, seed: int, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Samples to try in turn: small ones or of the sizes that ``options`` give, with defaults replaced or kept."""
+    from graphopt.evaluate import example_inputs
+
+    has_defaults = any(value.const is not None for value in graph.inputs)
+    for sizes in (SMALL, options):
+        for defaults in (True, False) if has_defaults else (False,):
+            made = example_inputs(graph, seed, **sizes, content="varied", defaults=defaults)
+            yield _with_defaults(graph, made)
+
+
+def _flops(graph: Graph, sample: Mapping[str, Any]) -> int:
+    """Arithmetic operations of one run; 0 where that depends on data."""
+    from graphopt.analysis.cost import work
+
+    sizes: dict[str, int] = {}
+    for value in graph.inputs:
+        for dim, size in zip(value.tensor.shape or (), np.shape(sample[value.name]), strict=False):
+            if isinstance(dim, SymDim) and dim.symbol is not None:
+                sizes[dim.symbol] = size
+    found = work(graph, sizes)
+    return found.flops if found is not None else 0
 
 
 def _can_not_run() -> str:

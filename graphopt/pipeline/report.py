@@ -32,6 +32,8 @@ class PassRow:
     tolerance: dict[str, str] = field(default_factory=dict)
     unverified: str = ""
     """Why numeric verification could not look at this pass; empty if it did or was not asked to."""
+    left_out: list[str] = field(default_factory=list)
+    """What numeric verification did not compare until then, and why."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -48,6 +50,16 @@ class Report:
     """How passes were verified."""
     rows: list[PassRow] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def unverified(self) -> str:
+        """Why numeric verification compared nothing; empty if it did compare or was not asked to."""
+        return next((row.unverified for row in self.rows if row.unverified), "")
+
+    @property
+    def left_out(self) -> list[str]:
+        """What numeric verification did not compare, and why."""
+        return list(dict.fromkeys(text for row in self.rows for text in row.left_out))
 
     @property
     def rewrites(self) -> int:

@@ -87,11 +87,13 @@ def _verified(report: Report) -> str:
     if report.verify != "numeric":
         value = "off" if report.verify == "off" else "structure"
         return card("Verification", value, "--verify numeric compares values too")
-    reason = next((row.unverified for row in report.rows if row.unverified), "")
-    if reason:
-        return card("Verification", "not possible", reason)
+    if report.unverified:
+        return card("Verification", "not possible", report.unverified)
     worst = max((max(row.distance.values()) for row in report.rows if row.distance), default=0.0)
-    return card("Largest distance", _number(worst), "every pass within its tolerance")
+    about = "every pass within its tolerance"
+    if report.left_out:
+        about += f"; not compared: {'; '.join(report.left_out)}"
+    return card("Largest distance", _number(worst), about)
 
 
 def _footnote(run: Run) -> str:

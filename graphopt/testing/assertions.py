@@ -11,7 +11,6 @@ import numpy as np
 
 from graphopt.errors import ArgumentError, require
 from graphopt.ir.graph import Graph
-from graphopt.ir.tensor import Array
 from graphopt.ir.transaction import EventKind, Transaction
 from graphopt.testing.snippets import GraphLike, graph_of
 
@@ -23,10 +22,6 @@ PassLike = Union[str, "Pass", "Pipeline"]
 
 _SHOWN = 40
 """Lines of a difference that a failure prints."""
-_GAP = 1e3
-"""How far apart huge and ordinary elements lie when the ordinary ones are measured by themselves."""
-_HUGE = 1e3
-"""From where elements count as huge."""
 
 
 def assert_graphs_equal(
@@ -127,25 +122,13 @@ def _samples(graph: Graph, inputs: Any, *, wild: bool) -> list[Mapping[str, Any]
 
 def _apart(old: Any, new: Any, tolerance: float) -> str:
     from graphopt.testing.fuzzing.compare import beyond, differs
+    from graphopt.verify.distance import scales
 
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return next((w for a, b in zip(old, new, strict=True) if (w := _apart(a, b, tolerance))), "")
     if tolerance == 0 or isinstance(old, list) or old is None or np.asarray(old).dtype.kind in "OSUb":
         return differs(old, new)
-    return beyond(old, new, tolerance * _scales(np.asarray(old)))
-
-
-def _scales(array: Array) -> Array:
-    """What the distance of each element is relative to: the largest one, or the largest below a gap. Where huge
-    elements lie beyond a gap, others would count for nothing beside them."""
-    wide = np.complex128 if array.dtype.kind == "c" else np.float64
-    sizes = np.nan_to_num(np.abs(array.astype(wide)), nan=0.0, posinf=0.0)
-    top = float(sizes.max(initial=0.0))
-    small = sizes <= top / _GAP
-    below = float(sizes.max(initial=0.0, where=small))
-    if top < _HUGE or float(sizes.min(initial=top, where=~small)) < _GAP * below:
-        return np.full(array.shape, top)
-    return np.where(small, below or top / _GAP, top)
+    return beyond(old, new, tolerance * scales(np.asarray(old)))
 
 
 def _unlike(old: Any, new: Any) -> str:

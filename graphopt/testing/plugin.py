@@ -5,6 +5,7 @@ It is loaded wherever graphopt and pytest are installed, so what it needs is imp
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,6 +164,7 @@ def _verify(name: str, graph: Graph, pipeline: str) -> None:
         report = Pipeline.parse(pipeline).run(copy_graph(graph), verify="numeric")
     except VerifyError as error:
         raise AssertionError(f"{name}: {error}") from error
-    reasons = [row.unverified for row in report.rows if row.unverified]
-    if reasons:
-        raise AssertionError(f"{name} can't be verified: {reasons[0]}")
+    if report.unverified:
+        raise AssertionError(f"{name} can't be verified: {report.unverified}")
+    for text in report.left_out:
+        warnings.warn(pytest.PytestWarning(f"{name}: not compared: {text}"), stacklevel=2)

@@ -8,32 +8,40 @@ if it never reaches an output, and errors don't pile up from pass to pass.
 A value that a pass kept, and whose computation it changed in place, is held to be equal too. If it is not,
 it may still be rightly so: a scale that moved over it, say. Then all that reads it must in the end be
 values of which the pass says that they equal old ones, and they must.
+
+What depends on an operator that draws random numbers, or that no engine runs, is left out. Where a pass changed
+a region of control flow that no sample runs, it is made to run, before and after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+import itertools
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from graphopt.errors import EvaluationError
 from graphopt.ir.graph import Graph, Node, Value
-from graphopt.ir.tensor import Array
 from graphopt.ir.transaction import Transaction
 from graphopt.ir.types import TensorType
 from graphopt.verify.cone import applications_behind, path_between
 from graphopt.verify.distance import Distance, compare
-from graphopt.verify.expressions import Expressions
+from graphopt.verify.expressions import Application, Expressions, is_native
+from graphopt.verify.grid import distance_to_grid, grid_of
+from graphopt.verify.opaque import Opacity, opaque_parts, unloadable
 from graphopt.verify.provenance import Provenance, provenance
 from graphopt.verify.tolerance import Effect, Path, Tolerance
+from graphopt.verify.unseen import changed, holds_control_flow, obstacle, told, turned, unseen
 from graphopt.verify.values import Values
 
 _NEGLIGIBLE = 0.01
 """Share of the tolerance that passes may take in sum before the whole graph is run again."""
 
-_CLIPPED = 0.1
-"""Share of the elements of a quantized value that may lie outside of its grid."""
+
+class Incomparable(EvaluationError):
+    """Nothing in a graph can be compared."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,8 @@ class Mismatch:
     pair: Pair
     distance: Distance
     sample: int
+    region: str = ""
+    """What had to be made to run to see it; empty where the sample alone shows it."""
 
     @property
     def value(self) -> str:
@@ -68,6 +78,7 @@ class Mismatch:
         if found.measured == float("inf"):
             text = f"{what} changed"
         detail = f" ({found.detail})" if found.detail else ""
+        detail += f", with {self.region} made to run" if self.region else ""
         return f"{text}{detail}; allowed: {found.tolerance.reason}"
 
 
@@ -86,6 +97,8 @@ class Outcome:
     """Numbers that had no value before."""
     spent: float = 0.0
     """The largest share of its tolerance that a value took."""
+    left_out: list[str] = field(default_factory=list)
+    """Regions that could not be compared, and why."""
 
     def note(self, name: str, distance: Distance) -> None:
         """Keeps the largest distance of a name, and what it was held against."""
@@ -96,24 +109,54 @@ class Outcome:
 class Checker:
     """Holds the values of a graph while passes change it.
 
+    Attributes:
+        left_out: what is not compared, and why, in words.
+
     Args:
         graph: before the first pass.
         samples: checked inputs.
+        spare: more of them; the first on which the graph runs becomes one more sample.
 
     Raises:
+        Incomparable: all values depend on operators that draw random numbers or that no engine runs.
         EvaluationError: no engine can run the graph.
     """
 
-    def __init__(self, graph: Graph, samples: Sequence[Mapping[str, Any]]) -> None:
-        self.expressions = Expressions()
-        self.values = Values(self.expressions, samples, dict(graph.opset))
+    def __init__(
+        self, graph: Graph, samples: Sequence[Mapping[str, Any]], spare: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        try:
+            self._begin(graph, samples, spare, Opacity())
+        except Incomparable:
+            raise
+        except EvaluationError:
+            missing = unloadable(graph)
+            if not missing:
+                raise
+            self._begin(graph, samples, spare, Opacity(missing))
+
+    def _begin(
+        self,
+        graph: Graph,
+        samples: Sequence[Mapping[str, Any]],
+        spare: Iterable[Mapping[str, Any]],
+        opacity: Opacity,
+    ) -> None:
+        self.expressions = Expressions(opacity)
+        self.values = Values(self.expressions, list(samples), dict(graph.opset))
         self._same: dict[int, int] = {}
         self._agreed: set[tuple[int, int]] = set()
         self._effect = Effect.EXACT
         self._spent = 0.0
         self.ids = self.number(graph)
         self.outputs = [self.ids[value] for value in graph.outputs]
-        self.values.evaluate(self.outputs)
+        self.left_out = opaque_parts(graph, self.ids, self.expressions)
+        wanted = self._comparable()
+        if self.left_out and not any(isinstance(self.expressions.table[n], Application) for n in wanted):
+            raise Incomparable(next(filter(None, map(self.expressions.opaque, self.outputs))))
+        self.values.evaluate(wanted, spare=spare)
+        # What a pass calibrates knows nothing of a spare one.
+        self._typical = len(samples)
 
     def number(self, graph: Graph) -> dict[Value, int]:
         """The numbers of a graph's values; what was found equal to an old value has that one's."""
@@ -163,11 +206,13 @@ class Checker:
             if outcome.pairs and effect is Effect.APPROXIMATE:
                 self._effect = effect
             self._spent += outcome.spent
+        self.left_out += [text for text in outcome.left_out if text not in self.left_out]
         self.ids, self.outputs = outcome.ids, outcome.outputs
         self.values.forget_all_but([*self.ids.values(), *self.outputs])
 
     def drift(self, graph: Graph) -> dict[str, Distance]:
-        """Runs the whole graph, whose pieces were found right one by one: the distance of each output, by name.
+        """Runs the whole graph, whose pieces were found right one by one, on all samples but the spare one: the
+        distance of each output, by name.
 
         Nothing where the passes took less than a hundredth of what they may, in sum.
 
@@ -178,18 +223,31 @@ class Checker:
             return {}
         plain = self.expressions.number(graph)
         actual = [plain[value] for value in graph.outputs]
-        whole = Values(self.expressions, self.values.samples, self.values.opset)
-        whole.evaluate(actual, everything=False)
+        whole = Values(self.expressions, self.values.samples[: self._typical], self.values.opset)
+        compared = [
+            (name, number, expected)
+            for name, number, expected in zip(graph.output_names, actual, self.outputs, strict=True)
+            if not self.expressions.opaque(expected)
+        ]
+        whole.evaluate([number for _, number, _ in compared], everything=False)
         found: dict[str, Distance] = {}
-        for name, number, expected in zip(graph.output_names, actual, self.outputs, strict=True):
+        for name, number, expected in compared:
             path = path_between(self.expressions, number, (), self.values.shape)
-            for a, b in zip(whole.of(number), self.values.of(expected), strict=True):
+            for a, b in zip(whole.of(number), self.values.of(expected), strict=False):
                 distance = compare(a, b, self._effect, path)
                 if name not in found or distance.measured > found[name].measured:
                     found[name] = distance
+        whole.close()
         return found
 
     # --- inside -------------------------------------------------------------------------------
+
+    def _comparable(self) -> list[int]:
+        """The outputs, and what opaque operators behind them read, as far as it can be compared."""
+        table = self.expressions
+        opaque = [made for made in applications_behind(table, self.outputs, ()) if made.opaque]
+        read = [n for made in opaque for n in made.sources if is_native(table.type_of(n))]
+        return [number for number in (*self.outputs, *read) if not table.opaque(number)]
 
     def _numbered(
         self,
@@ -231,7 +289,12 @@ class Checker:
         ):
             if number != expected and (number, expected) not in paired:
                 pairs.append(Pair(value, number, expected, False, name, True))
-        unknown = [found for found in pairs if (found.actual, found.expected) not in self._agreed]
+        unknown = [
+            found
+            for found in pairs
+            if (found.actual, found.expected) not in self._agreed
+            and not self.expressions.opaque(found.expected)
+        ]
         return Outcome(ids, now, list(dict.fromkeys(unknown)))
 
     def _judge(self, outcome: Outcome, effect: Effect) -> None:
@@ -242,14 +305,48 @@ class Checker:
         outcome.fresh = {number for number in wanted if number not in known}
         for pair in outcome.pairs:
             path = self._path(pair, known)
-            actual, expected = self.values.of(pair.actual), self.values.of(pair.expected)
-            for sample, (a, b) in enumerate(zip(actual, expected, strict=True)):
-                distance = compare(a, b, effect, path)
+            self._judge_pair(pair, self.values, outcome, effect, path)
+            if effect is not Effect.LOSSY:
+                self._judge_unseen(pair, outcome, effect, path)
+
+    def _judge_pair(
+        self, pair: Pair, values: Values, outcome: Outcome, effect: Effect, path: Path, region: str = ""
+    ) -> None:
+        actual, expected = values.of(pair.actual), values.of(pair.expected)
+        for sample, (a, b) in enumerate(zip(actual, expected, strict=True)):
+            distance = compare(a, b, effect, path)
+            if effect is not Effect.LOSSY or sample < self._typical:
                 outcome.note(pair.name, distance)
-                if distance.tolerance.allowed:
-                    outcome.spent = max(outcome.spent, distance.measured / distance.tolerance.allowed)
-                if distance.is_fault:
-                    outcome.mismatches.append(Mismatch(pair, distance, sample))
+            if distance.tolerance.allowed:
+                outcome.spent = max(outcome.spent, distance.measured / distance.tolerance.allowed)
+            if distance.is_fault:
+                outcome.mismatches.append(Mismatch(pair, distance, sample, region))
+
+    def _judge_unseen(self, pair: Pair, outcome: Outcome, effect: Effect, path: Path) -> None:
+        """Compares what the region of a node gives that no sample runs, if it changed."""
+        old, new = (self.expressions.table[number] for number in (pair.expected, pair.actual))
+        regions = changed(old, new) if isinstance(old, Application) else ()
+        if not isinstance(old, Application) or not regions:
+            return
+        if holds_control_flow(old, regions):
+            outcome.left_out.append(
+                f"control flow inside of {old.label}: only what the samples run of it is compared"
+            )
+        found = unseen(old, self.values)
+        if found is None or found.region not in regions:
+            return
+        if why := obstacle(found, new):
+            outcome.left_out.append(told(found, why))
+            return
+        assert isinstance(new, Application)
+        other = turned(found, (old, new), self.values)
+        try:
+            other.evaluate([pair.expected], everything=False)
+        except EvaluationError as error:
+            outcome.left_out.append(told(found, f"made to run it fails: {error.message}"))
+            return
+        other.evaluate([pair.actual], everything=False)
+        self._judge_pair(pair, other, outcome, effect, path, str(found))
 
     def _path(self, pair: Pair, known: Container[int]) -> Path:
         """The longer way of the two from what they have in common."""
@@ -265,15 +362,14 @@ class Checker:
         found = []
         for new, old in claims.quantized:
             expected = outcome.ids.get(old, before.get(old))
-            if expected is None or new not in outcome.ids:
+            if expected is None or new not in outcome.ids or self.expressions.opaque(expected):
                 continue
             pair = Pair(new, outcome.ids[new], expected, True, old.name)
             self.values.evaluate([pair.actual, pair.expected])
-            for sample, (a, b) in enumerate(
-                zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)
-            ):
-                grid = _grid(new, np.shape(b))
-                distance = _distance_to_grid(a, b, grid) if grid is not None else None
+            both = zip(self.values.of(pair.actual), self.values.of(pair.expected), strict=True)
+            for sample, (a, b) in enumerate(itertools.islice(both, self._typical)):
+                grid = grid_of(new, np.shape(b))
+                distance = distance_to_grid(a, b, grid) if grid is not None else None
                 if distance is None:
                     continue
                 outcome.note(pair.name, distance)
@@ -298,65 +394,6 @@ class Checker:
         if actual.shape != expected.shape or expected.dtype.kind in "OSUbiu":
             return False
         return bool(np.any(np.isfinite(expected) & ~np.isfinite(actual)))
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Steps and ends of the values that a dequantized tensor may have, to be broadcast to it."""
-
-    step: Array
-    low: Array
-    high: Array
-
-
-def _distance_to_grid(actual: Array, exact: Array, grid: _Grid) -> Distance:
-    """How far quantized values are from what they stand for, where they are furthest in steps of their grid."""
-    # What lies outside of the grid goes to its end.
-    inside = np.clip(exact.astype(np.float64), grid.low, grid.high)
-    if np.mean(np.abs(inside - exact) > grid.step) > _CLIPPED:
-        inside = exact.astype(np.float64)
-    distance = compare(actual, inside.astype(exact.dtype), Effect.LOSSY, Path())
-    if not np.isfinite(distance.measured) or not inside.size:
-        return distance
-    away = np.abs(actual.astype(np.float64) - inside)
-    bound = 0.505 * np.broadcast_to(grid.step, away.shape)
-    # Steps of 32 bits may be smaller than what a float resolves.
-    eps = float(np.finfo(exact.dtype).eps) if exact.dtype.kind == "f" else 2.0**-7
-    bound = bound + 4 * eps * np.abs(inside) + np.finfo(np.float64).tiny
-    place = np.unravel_index(int(np.argmax(away / bound)), away.shape)
-    largest = float(np.max(np.abs(inside))) or 1.0
-    step = float(np.broadcast_to(grid.step, away.shape)[place])
-    allowed = Tolerance(float(bound[place]) / largest, f"half a step of the grid, {step:.3g}")
-    at = f" at [{', '.join(map(str, map(int, place)))}]" if place else ""
-    detail = f"{actual[place]:.7g} for {exact[place]:.7g}{at}"
-    return Distance(float(away[place]) / largest, allowed, detail)
-
-
-def _grid(value: Value, shape: tuple[int, ...]) -> _Grid | None:
-    """The grid of a dequantized value of a shape; None where it is not constant, or scales are of blocks."""
-    node = value.producer
-    if node is None or node.op != "DequantizeLinear" or node.domain:
-        return None
-    data, scale, zero = node.input(0), node.input(1), node.input(2)
-    dtype = data.tensor.dtype if data is not None else None
-    if scale is None or scale.const is None or dtype is None or not dtype.is_integer or dtype.bits > 32:
-        return None
-    if zero is not None and zero.const is None:
-        return None
-    steps = scale.const.numpy().astype(np.float64)
-    offset = np.zeros_like(steps)
-    if zero is not None and zero.const is not None:
-        offset = zero.const.numpy().astype(np.float64)
-    if steps.ndim > 1:
-        return None
-    if steps.ndim == 1 and len(shape) > 1:
-        axis = node.attrs.get("axis", 1)
-        along = [1] * len(shape)
-        along[axis if isinstance(axis, int) else 1] = -1
-        steps, offset = steps.reshape(along), offset.reshape(along)
-    lowest = -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
-    highest = lowest + (1 << dtype.bits) - 1
-    return _Grid(np.abs(steps), (lowest - offset) * steps, (highest - offset) * steps)
 
 
 def _ends_in(value: Value, claimed: Container[Value]) -> bool:

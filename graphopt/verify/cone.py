@@ -144,14 +144,15 @@ def path_between(expressions: Expressions, number: int, leaves: Container[int], 
 
 def _terms(made: Application, shape: Shape) -> int:
     """How many terms the sums have that an operator makes."""
-    operands = [shape(number) for number in made.operands if number is not None]
-    if made.domain or not operands:
+    place = _PRODUCTS.get(made.op, 0)
+    operands = [number for number in made.operands if number is not None]
+    if made.domain or len(operands) <= place:
         return 1
-    if made.op in _PRODUCTS and len(operands) > _PRODUCTS[made.op]:
-        return math.prod(operands[_PRODUCTS[made.op]][1:])
+    if place:
+        return math.prod(shape(operands[place])[1:])
     if made.op in _LAST_AXIS:
-        return operands[0][-1] if operands[0] else 1
+        return (shape(operands[0]) or (1,))[-1]
     if made.op.startswith("Reduce") or made.op in _NORMALIZING or "AveragePool" in made.op:
         results = 1 if made.op in _NORMALIZING else math.prod(shape(made.first))
-        return max(1, math.prod(operands[0]) // max(results, 1))
+        return max(1, math.prod(shape(operands[0])) // max(results, 1))
     return 1

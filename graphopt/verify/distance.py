@@ -66,7 +66,7 @@ def _numeric(actual: Array, expected: Array, allowed: Tolerance) -> Distance:
         return Distance(0.0, allowed)
     found = _of_largest(actual, expected, allowed)
     below = below_gap(expected)
-    if found.is_fault or below is None:
+    if found.is_fault or below is None or not np.any(_sizes(expected)[below]):
         return found
     zero = np.zeros((), expected.dtype)
     rest = _numeric(np.where(below, actual, zero), np.where(below, expected, zero), allowed)
@@ -76,10 +76,12 @@ def _numeric(actual: Array, expected: Array, allowed: Tolerance) -> Distance:
 
 
 def below_gap(expected: Array) -> Array | None:
-    """Which values huge ones would hide; None where there are no huge ones, or others in between."""
+    """Which values huge ones would hide; None where there are no huge ones, no others, or some in between."""
     if DType.of(expected.dtype).is_integer:
         return None  # equal, or within one step
-    magnitude = np.nan_to_num(np.abs(expected.astype(_wide(expected))), nan=0.0, posinf=0.0)
+    if expected.dtype.kind == "f" and expected.size and max(expected.max(), -expected.min()) < _HUGE:
+        return None  # as nearly always, without a copy
+    magnitude = _sizes(expected)
     top = float(np.max(magnitude, initial=0.0))
     if top < _HUGE:
         return None
@@ -87,7 +89,23 @@ def below_gap(expected: Array) -> Array | None:
     largest = float(np.max(magnitude, initial=0.0, where=small))
     least = float(np.min(magnitude, initial=top, where=~small))
     below: Array = small
-    return below if 0 < largest * _GAP < least else None
+    return below if small.any() and largest * _GAP < least else None
+
+
+def scales(expected: Array) -> Array:
+    """What the difference of each element is relative to: the largest one, or the largest below a gap."""
+    sizes = _sizes(expected)
+    top = float(np.max(sizes, initial=0.0))
+    below = below_gap(expected)
+    if below is None:
+        return np.full(expected.shape, top)
+    # Beside huge elements not even what should be 0 is exact.
+    return np.where(below, float(np.max(sizes, initial=0.0, where=below)) or top / _GAP, top)
+
+
+def _sizes(array: Array) -> Array:
+    """Absolute values, 0 for what is not finite."""
+    return np.nan_to_num(np.abs(array.astype(_wide(array))), nan=0.0, posinf=0.0)
 
 
 def _of_largest(actual: Array, expected: Array, allowed: Tolerance) -> Distance:

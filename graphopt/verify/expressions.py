@@ -8,16 +8,19 @@ node's place, and an Identity is what it copies; so passes that only regroup or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from graphopt.ir.builder import Builder, copy_node
+from graphopt.ir.captures import captures
 from graphopt.ir.graph import Graph, Node, Region, Value
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.types import DType, TensorType, Type
 
 _SMALL = 1024
 """Constants of up to so many bytes are compared by content, larger ones by identity."""
+Reason = Callable[[Node], str]
+"""reason(node): why nothing that depends on the node can be compared; empty where it can."""
 Settle = Callable[[Value, int], int]
 """settle(value, number): the number under which users of ``value`` shall know it."""
 
@@ -27,7 +30,9 @@ class Application:
     """One operator applied to numbered operands; ``first`` is the number of its first output.
 
     ``regions`` is a copy of the node where it holds regions, in which ``captured`` stand for values from
-    outside. ``used`` says which outputs somebody reads.
+    outside; ``region_keys`` are equal for regions that compute the same. ``used`` says which outputs somebody
+    reads, ``varies`` whether they depend on an input, and ``opaque`` why they can't be compared; it is empty
+    where they can.
     """
 
     op: str
@@ -40,6 +45,20 @@ class Application:
     first: int = 0
     regions: Node | None = None
     captured: tuple[tuple[Value, int], ...] = ()
+    region_keys: Mapping[str, Hashable] = field(default_factory=dict)
+    varies: bool = False
+    opaque: str = ""
+
+    @property
+    def label(self) -> str:
+        """As :attr:`graphopt.ir.graph.Node.label`."""
+        op = f"{self.domain}.{self.op}" if self.domain else self.op
+        return f'{op} "{self.name}"' if self.name else op
+
+    @property
+    def numbers(self) -> range:
+        """Those of its outputs."""
+        return range(self.first, self.first + len(self.types))
 
     @property
     def sources(self) -> tuple[int, ...]:
@@ -61,6 +80,7 @@ class Leaf:
 class Expressions:
     """The table of numbers; it only grows."""
 
+    reason: Reason = lambda node: ""
     table: list[Application | Leaf] = field(default_factory=list)
     _known: dict[Hashable, int] = field(default_factory=dict)
 
@@ -103,12 +123,14 @@ class Expressions:
         self, node: Node, operands: tuple[int | None, ...], ids: dict[Value, int], settle: Settle
     ) -> int:
         captured: dict[Value, int] = {}
-        regions: list[Hashable] = []
+        regions: dict[str, Hashable] = {}
         for name, region in node.regions.items():
-            for value in _captured(region, set()):
+            for _, value in captures(region):
                 captured[value] = self._of(value, ids, settle)
-            regions.append((name, _region_key(region, captured)))
-        key = (node.op, node.domain, _attrs_key(node.attrs), operands, len(node.outputs), tuple(regions))
+            regions[name] = _region_key(region, captured)
+        key = (
+            node.op, node.domain, _attrs_key(node.attrs), operands, len(node.outputs), tuple(regions.items()),
+        )  # fmt: skip
         known = self._known.get(key)
         if known is not None:
             made = self.table[known]
@@ -124,6 +146,9 @@ class Expressions:
         )  # fmt: skip
         if node.regions:
             made.regions, made.captured = _snapshot(node, captured)
+            made.region_keys = regions
+        made.varies = any(map(self.varies, made.sources))
+        made.opaque = self.reason(node) or next(filter(None, map(self.opaque, made.sources)), "")
         self._known[key] = made.first
         self.table += [made] * len(node.outputs)
         return made.first
@@ -133,6 +158,16 @@ class Expressions:
             self._known[key] = len(self.table)
             self.table.append(leaf)
         return self._known[key]
+
+    def opaque(self, number: int) -> str:
+        """Why a numbered value can't be compared; empty where it can."""
+        entry = self.table[number]
+        return entry.opaque if isinstance(entry, Application) else ""
+
+    def varies(self, number: int) -> bool:
+        """Whether a numbered value depends on an input."""
+        entry = self.table[number]
+        return entry.data is None if isinstance(entry, Leaf) else entry.varies
 
     def type_of(self, number: int) -> Type:
         """The type of a numbered value."""
@@ -156,17 +191,6 @@ def _attr_key(attr: object) -> Hashable:
     if isinstance(attr, tuple):
         return tuple(_attr_key(item) for item in attr)
     return type(attr).__name__, repr(attr) if isinstance(attr, float) else attr
-
-
-def _captured(region: Region, inside: set[Value]) -> Iterator[Value]:
-    """What nodes of a region use from outside of it."""
-    inside = inside | set(region.inputs)
-    for node in region:
-        yield from (v for v in node.inputs if v is not None and v not in inside)
-        for inner in node.regions.values():
-            yield from _captured(inner, inside)
-        inside.update(node.outputs)
-    yield from (v for v in region.outputs if v not in inside)
 
 
 def _region_key(region: Region, captured: Mapping[Value, int]) -> Hashable:

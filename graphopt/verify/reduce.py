@@ -9,6 +9,7 @@ import numpy as np
 
 from graphopt.errors import GraphoptError
 from graphopt.ir.builder import Builder, copy_graph, copy_node
+from graphopt.ir.captures import operands
 from graphopt.ir.graph import Graph, Node, Region, Value
 from graphopt.ir.transaction import EventKind, Transaction
 from graphopt.verify.check import Checker, Mismatch
@@ -106,22 +107,6 @@ def _behind(graph: Graph, starts: Sequence[Node], steps: int) -> list[Node]:
         ]
         found.update(dict.fromkeys(front))
     return [node for node in graph.body if node in found]
-
-
-def operands(node: Node) -> list[Value]:
-    """What a node reads, its regions included, from outside of it."""
-    inside: set[Value] = set()
-
-    def read(current: Node) -> Iterable[Value]:
-        yield from (value for value in current.inputs if value is not None)
-        for region in current.regions.values():
-            inside.update(region.inputs)
-            for inner in region:
-                yield from read(inner)
-                inside.update(inner.outputs)
-            yield from region.outputs
-
-    return [value for value in dict.fromkeys(read(node)) if value not in inside]
 
 
 class Cut:

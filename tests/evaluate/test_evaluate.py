@@ -201,3 +201,44 @@ def test_examples_need_a_rank() -> None:
     )
     with pytest.raises(EvaluationError, match='input "x"'):
         example_inputs(graph)
+
+
+VARIED = (
+    "g (float[n] x, int64[n] k, int64[n] attention_mask, float[n] v, float[2] w) => (float[n] y) "
+    "{ y = Log(v) }"
+)
+
+
+def test_varied_content_has_zeros_ties_and_masked_elements() -> None:
+    inputs = example_inputs(loaded(VARIED), dims={"n": 500}, content="varied")
+    x, k, mask, v = (inputs[name] for name in ("x", "k", "attention_mask", "v"))
+    zeros = x == 0
+    assert zeros.any() and np.signbit(x[zeros]).any() and not np.signbit(x[zeros]).all()
+    assert len(np.unique(x)) < 450 and np.isfinite(x).all()
+    assert (k.min(), k.max()) < (-90, 90) and k.max() > 90 and len(np.unique(k)) < 250
+    assert 0 < mask.mean() < 1 and set(mask.tolist()) == {0, 1}
+    assert v.min() >= 0.25 and v.max() <= 4
+
+
+def test_awkward_content_is_awkward_where_numbers_index_nothing() -> None:
+    text = "g (float[n] x, int64[n] k) => (float[n,1] y) <float[5,1] t = {1,2,3,4,5}> { y = Gather(t, k) }"
+    inputs = example_inputs(loaded(text), dims={"n": 500}, content="awkward")
+    assert np.isnan(inputs["x"]).any() and np.isinf(inputs["x"]).any()
+    assert (inputs["k"].min(), inputs["k"].max()) == (0, 4)
+
+
+def test_defaults_are_drawn_near_what_they_are_when_asked_for() -> None:
+    model = parsed(
+        "g (float[2] x, float[3] b, int64[1] s, int64[2] i, float[70000] w) => (float[2] y, float[2] z, float[2,1] o)"
+        " <float[3] b = {0, -2, 3}, int64[1] s = {2}, int64[2] i = {0, 1}, float[4,1] t = {1,2,3,4}>"
+        " { y = Reshape(x, s) z = Neg(x) o = Gather(t, i) }"
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(70000, np.float32), "w"))
+    graph = load(model)
+    assert set(example_inputs(graph)) == {"x"}
+    inputs = example_inputs(graph, defaults=True)
+    b = inputs["b"]
+    assert 0 < abs(b[0]) < 1 and -4 < b[1] < -1 < 1 < b[2] < 6 and (b != [0, -2, 3]).all()
+    assert inputs["s"].tolist() == [2] and (inputs["w"] == 1).all()
+    assert set(inputs["i"].tolist()) <= {0, 1, 2, 3}
+    run(graph, inputs)

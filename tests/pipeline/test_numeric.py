@@ -95,6 +95,51 @@ def test_each_channel_of_quantized_weights_is_held_to_its_own_grid(
             run(text, Quantize())
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (0, None),
+        (3, r"%k changed by .* \(0\.123 for 0\.12 at \[2, 1\]\); allowed: half a step of the grid, 0\.001"),
+    ],
+)
+def test_each_block_of_quantized_weights_is_held_to_its_own_grid(wrong: int, message: str | None) -> None:
+    """Rows 0 and 1 are one block in steps of 1, row 2 is what there is of the next, in steps of 0.001."""
+
+    def quantize(rewriter: Rewriter, context: Context) -> None:
+        (node,) = rewriter.graph.nodes
+        weight = node.inputs[1]
+        assert weight is not None
+        numbers = np.array([[-100, 7], [50, 20], [7, 120 + wrong]], np.int8)
+        with rewriter.rewrite("quantize", node):
+            operands = [
+                rewriter.constant(numbers),
+                rewriter.constant(np.float32([[1.0, 1.0], [0.001, 0.001]])),
+                rewriter.constant(np.int8([[0, 0], [0, 0]])),
+            ]
+            attrs = {"axis": 0, "block_size": 2}
+            restored = rewriter.create("DequantizeLinear", operands, attrs).output
+            rewriter.replace(weight, restored, Relation.QUANTIZED)
+
+    @dataclass(frozen=True)
+    class Quantize(Pass):
+        name = "quantize"
+        effect = Effect.LOSSY
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            quantize(rewriter, context)
+
+    graph = graph_of(
+        "const %k: f32[3, 2] = [-100.3, 7.2, 50.2, 20.1, 0.007, 0.12]\n%r: f32[2] = MatMul(%x, %k)",
+        type="f32[3]",
+    )
+    context = Context(inputs=[{"x": np.float32([1, 2, 3])}])
+    if message is None:
+        Pipeline((Quantize(),)).run(graph, context=context, verify="numeric")
+    else:
+        with pytest.raises(VerifyError, match=message):
+            Pipeline((Quantize(),)).run(graph, context=context, verify="numeric")
+
+
 CONST = "const %k: f32[2] = [1.0, 3.0]\n%r: T = Mul(%x, %k)"
 
 

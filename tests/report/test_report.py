@@ -93,10 +93,14 @@ def test_distances_stand_beside_what_was_allowed() -> None:
 def test_what_was_not_verified_is_not_called_so() -> None:
     text = page_of(parse_graph(MODEL), "simplify-identities")
     assert cells(text)[0][-1] == "–" and "within its tolerance" not in text
-    random = MODEL.replace('Mul(%c, %one) "third"', "RandomNormalLike(%c)")
+    random = MODEL.replace('Mul(%x, %one) "first"', "RandomNormalLike(%x)")
     text = page_of(parse_graph(random), "simplify-identities", "numeric")
     assert cells(text)[0][-1] == "not verified" and "draws random numbers" in text
     assert "within its tolerance" not in text
+    partly = MODEL.replace('Mul(%c, %one) "third"', "RandomNormalLike(%c)")
+    text = unescape(page_of(parse_graph(partly), "simplify-identities", "numeric"))
+    assert cells(text)[0][-1].endswith("✓")
+    assert 'not compared: RandomNormalLike "d" draws random numbers: 3 values come of it' in text
 
 
 def test_a_rule_that_declines_says_why() -> None:

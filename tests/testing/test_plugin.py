@@ -147,6 +147,28 @@ def test_marked_tests_verify_their_graphs(pytester: pytest.Pytester) -> None:
     )
 
 
+def test_marked_tests_say_what_could_not_be_compared(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from graphopt.testing import graph_of
+
+        @pytest.fixture(params=["return %a, %r", "return %r"])
+        def model(request):
+            random = "RandomNormalLike(%x)"
+            return graph_of(f"input %x: f32[4] %a: f32[4] = Relu(%x) %r: f32[4] = {random} {request.param}")
+
+        @pytest.mark.graphopt_verify("O1")
+        def test_it(model):
+            pass
+        """
+    )
+    done = pytester.runpytest_inprocess("--strict-markers")
+    done.assert_outcomes(passed=1, failed=1, warnings=1)
+    done.stdout.fnmatch_lines(["*model: not compared: RandomNormalLike*draws random numbers*"])
+    done.stdout.fnmatch_lines(["*model can't be verified: RandomNormalLike*draws random numbers*"])
+
+
 def test_the_plugin_costs_pytest_nothing() -> None:
     """Where no test asks for it, nothing but this one module and the light top of graphopt is loaded."""
     code = (

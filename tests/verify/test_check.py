@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,7 +149,10 @@ def test_a_change_in_a_branch_is_seen_at_the_node_that_holds_it(op: str, faults:
     assert [mismatch.value for mismatch in outcome.mismatches] == faults
 
 
-def test_values_beyond_the_memory_go_to_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_beyond_the_memory_go_to_files_that_go_with_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(values, "MEMORY", 1 << 20)
     text = "g (float[512,256] x) => (float[512,256] y) { a = Neg(x) b = Exp(a) c = Abs(b) y = Sqrt(c) }"
     graph = model(text)
@@ -154,7 +160,20 @@ def test_values_beyond_the_memory_go_to_files(monkeypatch: pytest.MonkeyPatch) -
     held: list[Any] = [checker.values.of(checker.ids[graph.value(name)])[0] for name in "abcy"]
     assert sum(isinstance(array, np.memmap) for array in held) >= 2
     np.testing.assert_array_equal(held[2], np.abs(held[1]))
+    assert list(tmp_path.iterdir()) == []
+    mapped = [weakref.ref(array) for array in held if isinstance(array, np.memmap)]
+    del held
+    checker.values.forget_all_but([checker.outputs[0]])
+    assert [ref() is None for ref in mapped].count(True) == len(mapped) - 1
     checker.values.close()
+    assert all(ref() is None for ref in mapped)
+
+
+def test_text_beyond_the_memory_stays_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(values, "MEMORY", 0)
+    graph = model("g (string[10000] x) => (string[20000] y) { y = Concat<axis=0>(x, x) }")
+    checker = Checker(graph, [example_inputs(graph)])
+    assert checker.values.of(checker.outputs[0])[0].shape == (20000,)
 
 
 def test_a_graph_that_stops_running_is_traced_to_its_rewrite() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graphopt.verify import Effect, Path
-from graphopt.verify.distance import compare
+from graphopt.verify.distance import compare, scales
 
 NAN, INF = float("nan"), float("inf")
 
@@ -74,3 +74,15 @@ def test_integers_are_compared_as_integers(dtype: type) -> None:
     assert found.is_fault and found.detail == "9007199254740993 for 9007199254740992 at [0]"
     extremes = np.array([-(1 << 63)], np.int64), np.array([(1 << 63) - 1], np.int64)
     assert compare(*extremes, Effect.EXACT, Path()).measured == 2.0
+
+
+def test_each_element_has_the_scale_of_its_side_of_the_gap() -> None:
+    np.testing.assert_array_equal(scales(np.float32([3, -1e9, 2])), [3, 1e9, 3])
+    np.testing.assert_array_equal(scales(np.float32([0, -1e9])), [1e6, 1e9])
+    np.testing.assert_array_equal(scales(np.float32([3, 9e5, 5e8, 1e9])), [1e9] * 4)
+
+
+def test_zeros_and_nan_beside_a_huge_value_are_no_side_of_a_gap() -> None:
+    expected = np.float32([0, np.nan, -np.inf, 1e9])
+    found = compare(expected + np.float32([1e-3, 0, 0, 0]), expected, Effect.EXACT, Path())
+    assert not found.is_fault and "aside" not in found.detail

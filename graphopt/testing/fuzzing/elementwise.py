@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
+from graphopt.evaluate.awkward import awkward
 from graphopt.ir.graph import Value
 from graphopt.ir.types import DType
 from graphopt.testing.fuzzing.sketch import Sketch, known, shape_of, vector_to
-from graphopt.testing.fuzzing.values import awkward, numbers
+from graphopt.testing.fuzzing.values import numbers
 
 _SMOOTH = ("Relu", "Neg", "Abs", "Sigmoid", "Tanh", "Identity", "Erf", "Exp", "HardSigmoid", "Softplus",
            "LeakyRelu", "Elu", "Sin", "Softsign", "HardSwish", "Reciprocal", "Sqrt")  # fmt: skip

@@ -1,0 +1,114 @@
+"""Regions that no sample runs: the branch of an If that is not taken, the body of a Loop without trips.
+
+What decides is turned, for a node as it was and as it is alike, and everything else stays, so that the
+region runs on values that the model really has.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphopt.ir.tensor import Array
+from graphopt.verify.expressions import Application, Leaf
+from graphopt.verify.values import Values
+
+_TRIPS = 2
+_MOST_TRIPS = 100
+"""A constant count of more trips is no bound for a loop whose condition is turned."""
+_SHOWN = 160
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A region that no sample runs.
+
+    Attributes:
+        region: the attribute that holds it.
+        node: label of its node.
+        turned: what the node must read, by number, to run it; empty where it might then run without an end.
+    """
+
+    region: str
+    node: str
+    turned: Mapping[int, Array]
+
+    def __str__(self) -> str:
+        return f"{self.region} of {self.node}"
+
+
+def unseen(made: Application, values: Values) -> Unseen | None:
+    """The region of a node that no sample runs, though inputs might; there is one at most."""
+    if made.regions is None or made.domain or made.op not in ("If", "Loop"):
+        return None
+    deciding = [number for number in made.operands[: 1 if made.op == "If" else 2] if number is not None]
+    values.evaluate(deciding)
+    held = {number: [np.reshape(item, -1)[0] > 0 for item in values.of(number)] for number in deciding}
+    runs = [all(of_sample) for of_sample in zip(*held.values(), strict=True)]
+    wrong = [number for number in deciding if not all(held[number])]
+    if made.op == "If":
+        if len(set(runs)) > 1:
+            return None
+        region = "else_branch" if all(runs) else "then_branch"
+        new: dict[int, Any] = {deciding[0]: not all(runs)}
+    elif not wrong or any(runs):
+        return None
+    else:
+        region = "body"
+        new = _bounded(made, wrong, values)
+    if not all(values.expressions.varies(number) for number in (new or wrong)):
+        return None
+    turned = {number: np.full_like(values.of(number)[0], item) for number, item in new.items()}
+    return Unseen(region, made.label, turned)
+
+
+def _bounded(made: Application, wrong: Sequence[int], values: Values) -> dict[int, Any]:
+    """What makes a loop run, and end; empty where nothing is known to."""
+    count, condition = made.operands[:2]
+    if count is None:
+        return {}
+    if not values.expressions.varies(count) and values.of(count)[0] > _MOST_TRIPS:
+        return {}
+    trips = {count: _TRIPS} if values.expressions.varies(count) else {}
+    return {**trips, **{number: True for number in wrong if number == condition}}
+
+
+def changed(old: Application, new: Application | Leaf) -> set[str]:
+    """The regions of a node that a pass changed; all of them where it put something else in the node's place."""
+    if not isinstance(new, Application) or new.op != old.op:
+        return set(old.region_keys)
+    return {name for name, key in old.region_keys.items() if new.region_keys.get(name) != key}
+
+
+def turned(found: Unseen, nodes: Iterable[Application], values: Values) -> Values:
+    """Values that are the same but for what must be turned; those of ``nodes`` are yet to be found."""
+    stale = {number for made in nodes for number in made.numbers}
+    known = {number: items for number, items in values.found.items() if number not in stale}
+    known.update({number: [array] * len(values.samples) for number, array in found.turned.items()})
+    return Values(values.expressions, values.samples, values.opset, known)
+
+
+def obstacle(found: Unseen, new: Application | Leaf) -> str:
+    """Why the region can't be made to run in what took the node's place; empty where it can."""
+    if not isinstance(new, Application) or found.region not in new.region_keys:
+        return "the pass put something else in its node's place"
+    if not found.turned:
+        return "made to run it might not end"
+    if not found.turned.keys() <= set(new.operands[:2]):
+        return "the pass changed what decides on it"
+    return ""
+
+
+def told(found: Unseen, why: str) -> str:
+    """That the region is not compared, in words."""
+    return f"{found}: no sample runs it, and {textwrap.shorten(why, _SHOWN, placeholder='...')}"
+
+
+def holds_control_flow(made: Application, regions: Iterable[str]) -> bool:
+    """Whether any of these regions of a node holds control flow itself."""
+    parts = [] if made.regions is None else [made.regions.regions[name] for name in regions]
+    return any(node.regions and not node.is_fused for part in parts for node in part)

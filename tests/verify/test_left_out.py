@@ -1,0 +1,257 @@
+"""What no sample runs, what draws random numbers and what no engine knows: compared where it can be, else named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from planted import model
+
+from graphopt import NumericFault, api
+from graphopt.cli.opt_command import command as opt_command
+from graphopt.ir.graph import Graph, Node
+from graphopt.ir.rewriter import Rewriter
+from graphopt.pipeline import Context, Effect, Pass, Pipeline, Report
+
+
+@dataclass(frozen=True)
+class Swap(Pass):
+    """Puts an operator in the place of another, wherever it stands."""
+
+    name = "swap"
+    old: str = ""
+    new: str = ""
+
+    def run(self, rewriter: Rewriter, context: Context) -> None:
+        for node in [node for node in rewriter.graph.walk() if node.op == self.old]:
+            with rewriter.rewrite("swap", node):
+                rewriter.replace_node(node, rewriter.create(self.new, node.inputs).outputs)
+
+
+def swapped(graph: Graph, old: str, new: str, **inputs: object) -> Report:
+    samples = [{name: np.asarray(value) for name, value in inputs.items()}] if inputs else []
+    return Pipeline((Swap(old, new),)).run(graph, context=Context(inputs=samples), verify="numeric")
+
+
+# --- regions that no sample runs --------------------------------------------------------------------
+
+BRANCHES = (
+    "g (bool c, float[3] x) => (float[3] y) { y = If (c) <then_branch = t () => (float[3] a) { a = Neg(x) }, "
+    "else_branch = e () => (float[3] b) { b = Relu(x) }> }"
+)
+X = np.float32([-1, 0, 2])
+
+
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize("old", ["Neg", "Relu"])
+def test_a_wrong_change_in_either_branch_is_found_whichever_the_sample_takes(old: str, taken: bool) -> None:
+    seen = (old == "Neg") == taken
+    branch = "then_branch" if old == "Neg" else "else_branch"
+    with pytest.raises(NumericFault, match='output "y" changed') as found:
+        swapped(model(BRANCHES), old, "Abs", c=taken, x=X)
+    assert (f'with {branch} of If "y" made to run' in found.value.message) != seen
+    assert found.value.rewrite is not None and found.value.rewrite.rule == "swap"
+    assert found.value.reproducer is not None
+
+
+def test_a_right_change_in_a_branch_that_is_not_taken_is_compared() -> None:
+    report = swapped(model(BRANCHES), "Relu", "Abs", c=True, x=np.abs(X))
+    assert (report.rewrites, report.left_out) == (1, [])
+    assert report.rows[0].distance == {"y": 0.0}
+
+
+def test_a_branch_that_fails_when_it_is_made_to_run_is_named() -> None:
+    graph = model(
+        "g (bool c, float[3] x, int64[1] s) => (float[k] y) { y = If (c) "
+        "<then_branch = t () => (float[3] a) { a = Neg(x) }, "
+        "else_branch = e () => (float[m] b) { r = Reshape(x, s) b = Relu(r) }> }"
+    )
+    report = swapped(graph, "Relu", "Abs", c=True, x=X, s=np.int64([7]))
+    (text,) = report.left_out
+    assert text.startswith('else_branch of If "y": no sample runs it, and made to run it fails: ')
+
+
+LOOP = (
+    "g (int64 trips, float[3] x) => (float[3] y) <bool go = {1}> { y = Loop (trips, go, x) "
+    "<body = b (int64 i, bool again, float[3] h) => (bool on, float[3] next) "
+    "{ on = Identity(again) next = Relu(h) }> }"
+)
+
+
+@pytest.mark.parametrize("trips", [0, 3])
+def test_the_body_of_a_loop_is_compared_though_the_sample_makes_no_trip(trips: int) -> None:
+    with pytest.raises(NumericFault, match='output "y" changed') as found:
+        swapped(model(LOOP), "Relu", "Abs", trips=np.int64(trips), x=X)
+    assert ('with body of Loop "y" made to run' in found.value.message) == (trips == 0)
+    assert swapped(model(LOOP), "Relu", "Abs", trips=np.int64(trips), x=np.abs(X)).left_out == []
+
+
+def test_a_loop_that_might_not_end_is_not_made_to_run() -> None:
+    text = (
+        LOOP.replace("int64 trips, ", "bool go, ")
+        .replace("<bool go = {1}>", "")
+        .replace("(trips, go", '("", go')
+    )
+    report = swapped(model(text), "Relu", "Abs", go=False, x=X)
+    assert report.left_out == ['body of Loop "y": no sample runs it, and made to run it might not end']
+    text = LOOP.replace("float[3] x)", "bool go, float[3] x)").replace(
+        "<bool go = {1}>", "<int64 trips = {1000}>"
+    )
+    report = swapped(model(text.replace("int64 trips, bool", "bool")), "Relu", "Abs", go=False, x=X)
+    assert report.left_out == ['body of Loop "y": no sample runs it, and made to run it might not end']
+
+
+def test_what_takes_the_place_of_an_if_is_compared_as_the_samples_run_it() -> None:
+    def put(rewriter: Rewriter, context: Context) -> None:
+        (node,) = rewriter.graph.nodes
+        with rewriter.rewrite("put", node):
+            rewriter.replace_node(node, rewriter.create("Neg", [rewriter.graph.inputs[1]]).outputs)
+
+    @dataclass(frozen=True)
+    class Put(Pass):
+        name = "put"
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            put(rewriter, context)
+
+    context = Context(inputs=[{"c": np.asarray(True), "x": X}])
+    report = Pipeline((Put(),)).run(model(BRANCHES), context=context, verify="numeric")
+    assert report.left_out == [
+        'else_branch of If "y": no sample runs it, and the pass put something else in its node\'s place'
+    ]
+
+
+def test_a_condition_that_no_input_changes_leaves_a_branch_dead() -> None:
+    text = BRANCHES.replace("bool c, ", "").replace("{ y = If", "<bool k = {1}> { c = Not(k) y = If", 1)
+    assert swapped(model(text), "Neg", "Abs", x=X).left_out == []  # the then_branch
+
+
+def test_control_flow_inside_of_control_flow_is_named() -> None:
+    inner = BRANCHES[BRANCHES.index("If (c)") : -2]
+    text = f"g (bool c, float[3] x) => (float[3] z) {{ z = If (c) <then_branch = o () => (float[3] y) {{ y = {inner} }}, "
+    text += "else_branch = p () => (float[3] w) { w = Exp(x) }> }"
+    report = swapped(model(text), "Relu", "Abs", c=True, x=np.abs(X))
+    assert report.left_out == ['control flow inside of If "z": only what the samples run of it is compared']
+
+
+# --- what can't be compared -------------------------------------------------------------------------
+
+PARTS = (
+    "g (float[n,4] x) => (float[n,4] y, float[n,4] z) {{ a = Relu(x) r = {opaque}(a) z = Exp(r) y = Neg(a) }}"
+)
+OPAQUE = {
+    "RandomNormalLike": 'RandomNormalLike "r" draws random numbers',
+    "Bernoulli": 'Bernoulli "r" draws random numbers',
+    "custom.Foo": 'no engine can run custom.Foo "r"',
+}
+
+
+def parts(opaque: str) -> Graph:
+    from onnx import parser
+
+    from graphopt.onnx_io import load
+
+    head = '<ir_version: 10, opset_import: ["": 20, "custom": 1]> '
+    return load(parser.parse_model(head + PARTS.format(opaque=opaque)))
+
+
+@pytest.mark.parametrize("opaque", OPAQUE)
+def test_what_does_not_depend_on_an_opaque_operator_is_verified(opaque: str) -> None:
+    report = swapped(parts(opaque), "Sin", "Cos")
+    assert report.left_out == [f'{OPAQUE[opaque]}: 2 values come of it, output "z" among them']
+    assert [row.unverified for row in report.rows] == [""]
+    with pytest.raises(NumericFault, match="%a changed"):
+        swapped(parts(opaque), "Relu", "Abs")
+    with pytest.raises(NumericFault, match='output "y" changed'):
+        swapped(parts(opaque), "Neg", "Abs")
+    assert swapped(parts(opaque), "Exp", "Abs").rows[0].rewrites == 1
+
+
+def test_dropout_that_trains_is_random() -> None:
+    text = "g (float[n,4] x) => (float[n,4] y, float[n,4] z) <float r = {0.5}, bool t = {1}> "
+    report = swapped(model(text + "{ y = Neg(x) z = Dropout(x, r, t) }"), "Sin", "Cos")
+    assert report.left_out == ['Dropout "z" draws random numbers: 1 value comes of it, output "z" among them']
+
+
+def test_a_value_that_becomes_random_is_a_fault() -> None:
+    graph = model("g (float[n,4] x) => (float[n,4] y, float[n,4] z) { y = Neg(x) z = Exp(x) }")
+    with pytest.raises(NumericFault, match='output "z" changed'):
+        swapped(graph, "Exp", "RandomNormalLike")
+
+
+def test_what_was_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    api.optimize(parts("Bernoulli"), "O1", verify="numeric")
+    api.optimize(model("g (float[2] x) => (float[2] y) { y = Bernoulli(x) }"), "O1", verify="numeric")
+    assert [record.message for record in caplog.records] == [
+        f'verify="numeric" did not compare: {OPAQUE["Bernoulli"]}: 2 values come of it, output "z" among them',
+        'verify="numeric" compared nothing: Bernoulli "y" draws random numbers',
+    ]
+    api.save(parts("Bernoulli"), tmp_path / "net.onnx")
+    words = [str(tmp_path / "net.onnx"), "-o", str(tmp_path / "o.onnx"), "-p", "O1", "--verify", "numeric"]
+    done = CliRunner().invoke(opt_command, words)
+    assert done.exit_code == 0, done.output
+    assert 'note: not compared: Bernoulli "r" draws random numbers: 2 values come of it' in done.stderr
+
+
+# --- generated samples ------------------------------------------------------------------------------
+
+
+def wrong_where(is_hidden: Callable[[Node], bool]) -> Pass:
+    @dataclass(frozen=True)
+    class Wrong(Pass):
+        name = "wrong"
+        effect = Effect.EXACT
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            for node in [node for node in rewriter.graph.nodes if is_hidden(node)]:
+                with rewriter.rewrite("wrong", node):
+                    rewriter.replace(node.output, node.inputs[0])
+
+    return Wrong()
+
+
+@pytest.mark.parametrize(
+    ("text", "op"),
+    [
+        # Each is a mistake that a sample of masks of ones, of zeros and ones, or of the default hides.
+        ("g (int64[n,8] h, int64[n,8] mask) => (int64[n,8] y) { y = Mul(h, mask) }", "Mul"),
+        ("g (int64[n,8] k) => (int64[n,8] y) { y = Abs(k) }", "Abs"),
+        ("g (float[n,8] x) => (float[n,8] y) <float[8] b = {0,0,0,0,0,0,0,0}> { y = Add(x, b) }", "Add"),
+    ],
+)
+def test_a_second_sample_shows_what_a_benign_one_hides(text: str, op: str) -> None:
+    graph = model(text)
+    if op == "Add":
+        from onnx import helper
+
+        from graphopt.onnx_io import load, to_proto
+
+        proto = to_proto(graph)
+        proto.graph.input.append(helper.make_tensor_value_info("b", 1, [8]))
+        graph = load(proto)
+        assert [value.name for value in graph.inputs] == ["x", "b"]
+    pipeline = Pipeline((wrong_where(lambda node: node.op == op),))
+    with pytest.raises(NumericFault, match="changed") as found:
+        pipeline.run(graph, verify="numeric")
+    assert found.value.mismatches[0].sample == 1
+
+
+def test_a_model_that_does_not_run_on_the_second_sample_is_verified_on_the_first() -> None:
+    graph = model(
+        "g (int64[n,8] k, float[2] t) => (float[n,8] y) { a = Add(k, k) b = Sub(a, k) y = Gather(t, b) }"
+    )
+    report = swapped(graph, "Sin", "Cos")
+    assert report.left_out == ["a second, wilder sample: the model does not run on it"]
+    assert report.rows[0].unverified == ""
+
+
+def test_a_model_that_takes_long_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphopt.pipeline import numeric
+
+    monkeypatch.setattr(numeric, "DEAR", 10)
+    report = swapped(model("g (float[4,8] x) => (float[4,8] y) { y = Neg(x) }"), "Sin", "Cos")
+    assert report.left_out == ["a second, wilder sample: a run takes 3.2e+01 operations"]
