@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from graphopt.ir.builder import Builder, copy_node
 from graphopt.ir.captures import captures
@@ -60,7 +61,7 @@ class Application:
         """Those of its outputs."""
         return range(self.first, self.first + len(self.types))
 
-    @property
+    @cached_property
     def sources(self) -> tuple[int, ...]:
         """All numbers that it reads, captured ones too."""
         plain = [operand for operand in self.operands if operand is not None]
