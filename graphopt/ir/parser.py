@@ -27,12 +27,11 @@ _DIGEST = re.compile(r"#([0-9a-f]{16})\b")
 
 
 def parse_graph(text: str, *, sidecar: Sidecar | None = None, semantics: Semantics | None = None) -> Graph:
-    """The graph of a ``.gir`` text.
+    """The graph of a ``.gir`` text. Outputs without a name are called as their values are.
 
     Args:
         sidecar: where the data of large constants is; without it reading their data is an error.
-        semantics: infers the types that the text leaves out; without it every value needs its type. Outputs
-            without a name are then called as their values are.
+        semantics: infers the types that the text leaves out; without it every value needs its type.
 
     Raises:
         TextError: with line, column, the line itself and a caret.
@@ -134,7 +133,7 @@ class _Parser(Scanner):
             values.append(self.use())
             if region.parent is None and self.word("as"):
                 self.graph.output_names.append(self.string())
-            elif region.parent is None and self.semantics is not None:
+            elif region.parent is None:
                 self.graph.output_names.append(values[-1].name)
             if not self.take(","):
                 break

@@ -347,3 +347,8 @@ def _parse_or_refuse(text: str) -> None:
         assert error.message.startswith("line ")
     else:
         assert graphs_equal(parse_graph(print_graph(graph)), graph) is None
+
+
+def test_outputs_without_a_name_are_called_as_their_values() -> None:
+    text = 'gir 1\ngraph "g" opset 26 {\n  input %x: f32[4]\n  return %x, %x as "again"\n}\n'
+    assert parse_graph(text).output_names == ["x", "again"]
