@@ -95,6 +95,30 @@ def _casts_to_integer(node: Node) -> bool:
     return source is not None and target is not None and source.is_float and not target.is_float
 
 
+def overflowing(graph: Graph, nodes: set[Node], engine: str, inputs: Mapping[str, Any]) -> set[Node]:
+    """Those of ``nodes``, outside of regions, that give an infinity: in another order of roundings what goes on
+    from there may be anything.
+
+    Raises:
+        EvaluationError: the engine can't run the graph.
+    """
+    from graphopt.evaluate import Session
+
+    copy = copy_graph(graph)
+    own = [(node, twin) for node, twin in zip(graph.nodes, copy.nodes, strict=True) if node in nodes]
+    shown = {f"shown {i}": node for i, (node, twin) in enumerate(own) if _gives_floats(twin)}
+    Builder(copy).outputs([twin.outputs[0] for _, twin in own if _gives_floats(twin)])
+    copy.output_names += shown
+    with Session(copy, engine) as session:  # type: ignore[arg-type]
+        found = session.run(inputs)
+    return {node for name, node in shown.items() if np.isinf(found[name]).any()}
+
+
+def _gives_floats(node: Node) -> bool:
+    kind = node.outputs[0].type if node.outputs else None
+    return isinstance(kind, TensorType) and kind.dtype in EPSILON
+
+
 @dataclass(frozen=True)
 class Scatter:
     """A graph with room for noise in it.
