@@ -12,6 +12,7 @@ import click
 
 from graphopt import __version__
 from graphopt.cli.output import show_error
+from graphopt.cli.signals import STOPPING, raise_when_stopped
 from graphopt.errors import GraphoptError
 
 _COMMANDS = {
@@ -30,7 +31,6 @@ _COMMANDS = {
 
 _INTERRUPTED = 128 + signal.SIGINT
 _NO_READER = 128 + signal.SIGPIPE
-_STOPPED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 class _LazyGroup(click.Group):
@@ -74,30 +74,24 @@ def app() -> None:
       graphopt run model.gopt --random
       graphopt bench model.onnx
 
-    Exit codes: 0 done, 1 different (diff) or at fault (bisect), 2 can't be done or said (the message says why), 130
-    interrupted, 141 nobody reads stdout any more, 143 terminated. With GRAPHOPT_DEBUG=1 in the environment, errors come with their traceback.
+    Exit codes: 0 done, 1 different (diff) or at fault (bisect), 2 can't be done or said (the message says why),
+    130 interrupted, 141 nobody reads stdout any more, 143 terminated. With GRAPHOPT_DEBUG=1 in the environment,
+    errors come with their traceback.
     """
 
 
 def main() -> None:
     """Entry point of the command: a user's error is one paragraph on stderr and exit code 2."""
-    stopped: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        stopped.append(number)
-        raise KeyboardInterrupt
-
-    for number in _STOPPED:
-        signal.signal(number, stop)
+    came = raise_when_stopped()
     try:
         code = _run()
     except BaseException:
         # The compiler turns an interrupt inside of it into errors of its own.
-        if not stopped:
+        if not came:
             raise
-    if stopped:
-        click.echo(_STOPPED[signal.Signals(stopped[0])], err=True)
-        code = 128 + stopped[0]
+    if came:
+        click.echo(STOPPING[came[0]], err=True)
+        code = 128 + came[0]
     sys.exit(code)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ import click
 from graphopt.cli.options import inputs_option, json_option, random_dim_option
 from graphopt.cli.output import print_json, print_table, require_writable, writing
 from graphopt.cli.samples import random_inputs, read_sample
+from graphopt.cli.signals import ended_by_signals
 from graphopt.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def command(
     else:
         with runtime.load(artifact, threads=threads, verify=not no_check) as executable:
             arrays = inputs(executable.inputs)
-            with _ended_by_signals():
+            with ended_by_signals():
                 results = executable(arrays)
             outputs = dict(zip((spec.name for spec in executable.outputs), results, strict=True))
     if output is not None:
@@ -91,19 +90,6 @@ def command(
         return
     columns = ["output", "type", "min", "mean", "max"]
     print_table("", columns, [[_cell(cell) for cell in row.values()] for row in rows])
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM end the process at once: Python would hear of them only when the compiled code is
-    done. Nothing has been written yet that would have to be cleaned up.
-    """
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _emulated(artifact: Path, inputs: Callable[[Sequence[TensorSpec]], dict[str, Array]]) -> dict[str, Array]:

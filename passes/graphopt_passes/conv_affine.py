@@ -141,14 +141,17 @@ def _folded(match: Match) -> tuple[Vector, Vector] | Refusal:
     factor, term = found
     with np.errstate(all="ignore"):
         folded = _scaled(linear, weight.numpy().astype(np.float64), factor), old * factor + term
-    if not all(_leaves_room(array, weight.numpy().dtype) for array in folded):
+    if not _leaves_room(*folded, weight.numpy()):
         return refuse("sums with the folded weights of {} may overflow", linear)
     return folded
 
 
-def _leaves_room(array: Vector, dtype: np.dtype[Any]) -> bool:
-    """Whether products with numbers up to the root of the type's largest can't overflow."""
-    return bool((np.abs(array) <= float(ml_dtypes.finfo(dtype).max) ** 0.5).all())
+def _leaves_room(factors: Vector, terms: Vector, given: np.ndarray[Any, Any]) -> bool:
+    """Whether sums of ``terms`` and of products with ``factors`` stay in range: those of factors no larger than
+    ``given``, whose type they get, or than the root of the largest number."""
+    largest = float(ml_dtypes.finfo(given.dtype).max)
+    most = np.maximum(np.abs(given.astype(np.float64)), largest**0.5)
+    return bool((np.abs(factors) <= most).all() and (np.abs(terms) <= largest / 2).all())
 
 
 def _can_fold(match: Match) -> Refusal | None:
@@ -199,7 +202,7 @@ def _can_decompose(match: Match) -> Refusal | None:
     if (reason := _is_training(node)) is not None:
         return reason
     assert x.dtype is not None
-    if not all(_leaves_room(array, x.dtype.numpy) for array in batch_norm_map(node, match)):
+    if not _leaves_room(*batch_norm_map(node, match), np.zeros((), x.dtype.numpy)):
         return refuse("sums in place of {} may overflow", node)
     return None
 

@@ -630,6 +630,44 @@ def test_a_long_run_ends_at_once(number: signal.Signals, folder: Path) -> None:
         assert time.monotonic() - begun < 10
 
 
+STUCK = """
+import time
+from graphopt import api
+from graphopt.cli import main, signals
+
+def load(*args, **options):
+    print("loading", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass  # as compiled code that returns long after the signal
+
+signals._GRACE = 0.5
+api.load = load
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_does_not_stop_is_ended(number: signal.Signals, folder: Path) -> None:
+    command = [sys.executable, "-c", STUCK, "inspect", str(folder / "net.onnx")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "loading\n"
+        running.send_signal(number)
+        assert running.wait(30) == 128 + number
+
+
+def test_an_ignored_signal_stays_ignored(folder: Path) -> None:
+    script = INTERRUPTED.replace("OUTCOME", "raise").replace("SIGNAL", "SIGINT")
+    script = script.replace(
+        "import os, signal", "import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"
+    )
+    command = [sys.executable, "-c", script, "compile", folder / "net.onnx", "-o", folder / "o.gopt"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "AssertionError: not interrupted" in done.stderr
+
+
 def test_counts_agree_with_their_nouns(folder: Path, tmp_path: Path) -> None:
     done = graphopt("compile", folder / "net.onnx", "-o", tmp_path / "net.gopt")
     assert "net.gopt: 1 kernel for" in done.stdout
