@@ -29,9 +29,10 @@ def half_compiled(graph: Graph, nodes: Sequence[Node], target: Target, kernel_er
     second = detached(graph, [rest]) if rest else None
     executable = compile_graph(first.graph, target, kernel_error=kernel_error).load(threads=1)
     session = Session(second.graph) if second is not None else None
+    defaults = {value.name: value.const.numpy() for value in graph.inputs if value.const is not None}
 
     def run(inputs: Mapping[str, Any]) -> dict[str, Any]:
-        own = check_inputs(graph.inputs, inputs)
+        own = {**defaults, **check_inputs(graph.inputs, inputs)}
         held = dict(zip(graph.inputs, (own.get(v.name) for v in graph.inputs), strict=True))
         made = executable(own)
         held.update({value: array for (value, _), array in zip(first.results, made, strict=True)})

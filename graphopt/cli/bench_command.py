@@ -25,7 +25,7 @@ from graphopt.cli.options import (
 )
 from graphopt.cli.output import print_json, print_table, progress, require_writable, show_error, write_text
 from graphopt.cli.samples import random_inputs, read_sample
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, ModelError
 from graphopt.units import counted
 
 if TYPE_CHECKING:
@@ -163,6 +163,9 @@ def command(
             raise click.UsageError("--artifact goes with one MODEL")
     if html is not None:
         require_writable(html)
+    for model in models:
+        if not model.exists():
+            raise ModelError(f"{model}: there is no such file")
     arrays = read_sample(data) if data else {}
     settings = Settings(engines, threads, rounds, seconds, as_json, html)
     with tempfile.TemporaryDirectory(prefix="graphopt-bench-") as scratch:
@@ -241,8 +244,7 @@ def prepare(
 def _artifact_case(artifact: Path, dims: Mapping[str, int], data: Mapping[str, Array]) -> Case:
     from graphopt.runtime.manifest import read
 
-    missing = [spec for spec in read(artifact).inputs if spec.name not in data]
-    inputs = {**random_inputs(missing, 0, dims), **data}
+    inputs = random_inputs(read(artifact).inputs, 0, dims, data)
     return Case(artifact.name, None, artifact, inputs, fixed=False)
 
 

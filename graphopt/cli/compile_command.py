@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from graphopt.backend.artifact import Artifact
     from graphopt.ir.graph import Graph
     from graphopt.ir.tensor import Array
-    from graphopt.pipeline import Instrument
+    from graphopt.pipeline import Instrument, Report
     from graphopt.pipeline.settings import Verify
     from graphopt.report import Run
     from graphopt.targets import Target
@@ -120,6 +120,7 @@ def command(
     artifact: Artifact | None = None
     tuned: list[Tuned] = []
     runs: list[Run] = []
+    reports: list[Report] = []
     checked = _samples_to_check(imported, samples) if verify == "numeric" else []
     faults = reproducer or output.with_suffix(".fault")
     for target in resolved:
@@ -131,6 +132,7 @@ def command(
                 limits=pass_limits(max_rewrites, pass_timeout),
                 instruments=[*(kind() for kind in instruments), *([recording] if page else [])], progress=step,
             )  # fmt: skip
+        reports.append(report)
         with stages("tuning"), progress("tuning") as step:
             found = tuner.tune(graph, target, kernel_error=bound, progress=step)
         tuned += [found] if found is not None else []
@@ -152,7 +154,7 @@ def command(
         if page is not None:
             runs.append(recording.run(report, Build.of(compiled, stages.seconds)))
         artifact = compiled if artifact is None else artifact.with_variants_of(compiled)
-    say_left_out(report)
+    say_left_out(*reports)
     assert artifact is not None
     artifact.save(output)
     seconds = time.perf_counter() - started

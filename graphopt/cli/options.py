@@ -223,9 +223,9 @@ def say_nothing_verified(reason: str) -> None:
     click.echo(f"warning: --verify numeric compared nothing: {reason}", err=True)
 
 
-def say_left_out(report: Report) -> None:
-    """Notes, on stderr, what numeric verification did not compare."""
-    for text in report.left_out:
+def say_left_out(*reports: Report) -> None:
+    """Notes, on stderr, what numeric verification did not compare; each once."""
+    for text in dict.fromkeys(text for report in reports for text in report.left_out):
         click.echo(f"note: not compared: {text}", err=True)
 
 

@@ -47,8 +47,7 @@ def command(
 
     refuse_model(artifact)
     given = read_sample(data) if data is not None else {}
-    missing = [spec for spec in read(artifact).inputs if spec.name not in given]
-    inputs = {**random_inputs(missing, 0, dims), **given}
+    inputs = random_inputs(read(artifact).inputs, 0, dims, given)
     found = profile(artifact, inputs, threads=thread_count(threads), seconds=seconds)
     if as_json:
         print_json(found.as_dict())

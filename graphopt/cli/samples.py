@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import click
@@ -74,8 +75,14 @@ def read_arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def random_inputs(specs: Sequence[TensorSpec], seed: int, dims: Mapping[str, int]) -> dict[str, Array]:
-    """Arrays for inputs of this kind; symbolic dimensions are 1 unless ``dims`` says more, with a word on stderr.
+def random_inputs(
+    specs: Sequence[TensorSpec],
+    seed: int,
+    dims: Mapping[str, int],
+    given: Mapping[str, Array] = MappingProxyType({}),
+) -> dict[str, Array]:
+    """Arrays for all inputs: those that are given, and random ones. Symbolic dimensions are what ``dims`` says or
+    given arrays have, else 1 with a word on stderr.
 
     Raises:
         InputError: no input has a dimension of this name, or one does not fit into memory.
@@ -86,23 +93,30 @@ def random_inputs(specs: Sequence[TensorSpec], seed: int, dims: Mapping[str, int
     from graphopt.ir.dims import evaluate, symbols
     from graphopt.runtime.dtypes import numpy_dtype
 
-    shapes = [[parse_dim(str(dim)) for dim in spec.shape] for spec in specs]
-    names = dict.fromkeys(name for shape in shapes for dim in shape for name in symbols(dim))
+    shapes = {spec.name: [parse_dim(str(dim)) for dim in spec.shape] for spec in specs}
+    known = {name for shape in shapes.values() for dim in shape for name in symbols(dim)}
     for name in dims:
-        if name not in names:
-            known = ", ".join(names) or "none"
-            raise InputError(f"no input has a dimension {name!r}", hint=f"the dimensions are {known}")
-    if assumed := [name for name in names if name not in dims]:
+        if name not in known:
+            hint = f"the dimensions are {', '.join(sorted(known)) or 'none'}"
+            raise InputError(f"no input has a dimension {name!r}", hint=hint)
+    sizes = dict(dims)
+    for name in shapes.keys() & given.keys():
+        for dim, size in zip(shapes[name], given[name].shape, strict=False):
+            if [str(dim)] == list(symbols(dim)):
+                sizes.setdefault(str(dim), size)
+    missing = [spec for spec in specs if spec.name not in given]
+    names = dict.fromkeys(name for spec in missing for dim in shapes[spec.name] for name in symbols(dim))
+    if assumed := [name for name in names if name not in sizes]:
         click.echo(
             f"note: {', '.join(assumed)} {'is' if len(assumed) == 1 else 'are'} 1 in random inputs; "
             f"for another size: {' '.join(f'--dim {name}=N' for name in assumed)}",
             err=True,
         )
-    sizes = {name: dims.get(name, 1) for name in names}
+    sizes.update(dict.fromkeys(assumed, 1))
     generator = np.random.default_rng(seed)
-    arrays: dict[str, Array] = {}
-    for spec, dimensions in zip(specs, shapes, strict=True):
-        shape = tuple(evaluate(dim, sizes) for dim in dimensions)
+    arrays: dict[str, Array] = dict(given)
+    for spec in missing:
+        shape = tuple(evaluate(dim, sizes) for dim in shapes[spec.name])
         dtype = numpy_dtype(spec.dtype)
         try:
             if dtype.kind in "bui":

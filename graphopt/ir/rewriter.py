@@ -18,8 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from graphopt.errors import PassError, RewriteError
 from graphopt.ir import edits
 from graphopt.ir.analyses import A, Analyses
+from graphopt.ir.attributes import held
 from graphopt.ir.builder import Builder, copy_node
-from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Attr, Graph, Node, Region, Use, Value, dominates
+from graphopt.ir.graph import FUSED_DOMAIN, FUSED_OP, Graph, Node, Region, Use, Value, dominates
 from graphopt.ir.semantics import Semantics
 from graphopt.ir.tensor import Array, Tensor
 from graphopt.ir.transaction import Event, EventKind, Listener, OutOfFuel, Relation, Transaction
@@ -125,7 +126,7 @@ class Rewriter:
         self,
         op: str,
         inputs: Sequence[Value | None],
-        attrs: Mapping[str, Attr] | None = None,
+        attrs: Mapping[str, object] | None = None,
         *,
         domain: str = "",
         outputs: int | Sequence[str] = 1,
@@ -135,13 +136,16 @@ class Rewriter:
         region: Region | None = None,
     ) -> Node:
         """Inserts a node before ``before``, by default before the transaction's root, else at the end of
-        ``region``. Types are inferred unless given; outputs are named after the root's first output.
+        ``region``. Types are inferred unless given; outputs are named after the root's first output. Attributes
+        may be lists or NumPy's, see :func:`~graphopt.ir.attributes.held`.
 
         Raises:
-            RewriteError: no transaction, or an input is not visible at this place.
+            RewriteError: no transaction, inputs are no values, or one is not visible at this place.
             TypeInferenceError: the inputs don't fit the operator.
         """
         transaction = self._transaction()
+        if isinstance(inputs, Value) or not all(v is None or isinstance(v, Value) for v in inputs):
+            raise RewriteError(f"{op}: inputs is a list of values, None where one is absent")
         if before is None and region is None:
             before = transaction.root
         if before is not None and before.erased:
@@ -153,7 +157,7 @@ class Rewriter:
         names = [hint] * outputs if isinstance(outputs, int) else list(outputs)
         declared = list(types) if types is not None else [UnknownType() for _ in names]
         node = self._builder.node(
-            op, inputs, list(zip(names, declared, strict=True)), attrs,
+            op, inputs, list(zip(names, declared, strict=True)), held(attrs or {}),
             domain=domain, name=name, region=region, before=before,
         )  # fmt: skip
         transaction.undo.append(edits.inserted(self.graph, node))
@@ -343,11 +347,11 @@ class Rewriter:
             if value is not None and value not in inputs:
                 transaction.events.append(Event(EventKind.RELEASED, None, value))
 
-    def set_attr(self, node: Node, name: str, value: Attr | None) -> None:
-        """Sets an attribute; None removes it."""
+    def set_attr(self, node: Node, name: str, value: object) -> None:
+        """Sets an attribute, see :func:`~graphopt.ir.attributes.held`; None removes it."""
         transaction = self._transaction()
         kept = {k: v for k, v in node.attrs.items() if k != name}
-        attrs = kept if value is None else {**kept, name: value}
+        attrs = kept if value is None else {**kept, **held({name: value})}
         transaction.undo.append(edits.set_attrs(node, attrs))
         transaction.events.append(Event(EventKind.CHANGED, node))
 

@@ -13,7 +13,7 @@ from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import EventKind, OutOfFuel, Transaction
 from graphopt.rewrite.matcher import Matcher, RuleIndex
 from graphopt.rewrite.patterns import Match, Op, depth
-from graphopt.rewrite.rule import Rule
+from graphopt.rewrite.rule import Refusal, Rule
 from graphopt.rewrite.stats import RuleStats
 
 _FEW = 16
@@ -127,6 +127,11 @@ class _Driver:
             return False
         refusal = rule.check(found) if rule.check is not None else None
         if refusal is not None:
+            if not isinstance(refusal, Refusal | str):
+                raise PassError(
+                    f'rule "{rule.name}" matched {node.label}, and its check returned {refusal!r} ({rule.source})',
+                    hint="return None to go ahead, or refuse(...) with the reason not to",
+                )
             self.stats.of(rule.name).refused(refusal)
             return False
         with self.rewriter.rewrite(rule.name, node) as transaction:

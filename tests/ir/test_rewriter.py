@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from graph_strategies import FirstInput, graphs
 from hypothesis import HealthCheck, given, settings
@@ -214,6 +215,8 @@ def test_fuel_counts_transactions_that_changed_something() -> None:
         (lambda r, n: r.replace(n[0].output, n[2].output), r"can't see %v2, which should replace %v0"),
         (lambda r, n: r.set_input(n[0], 0, n[1].output), "can't see %v1"),
         (lambda r, n: r.create("Foo", [n[2].output], before=n[0]), "can't see %v2 at its place"),
+        (lambda r, n: r.create("Foo", n[0].output), "Foo: inputs is a list of values"),
+        (lambda r, n: r.create("Foo", [n[0]]), "Foo: inputs is a list of values"),
         (
             lambda r, n: r.replace(n[0].output, r.constant(Tensor.of([1, 2]))),
             r"of type i64\[2\] can't replace",
@@ -346,3 +349,16 @@ def test_renaming_many_constants_is_linear() -> None:
     seconds(1000)
     # A table copied for every name would take 64 times as long for 8 times as many.
     assert seconds(32_000) < 24 * max(seconds(4000), 0.02)
+
+
+def test_attributes_of_python_and_numpy_are_held_as_a_file_would() -> None:
+    graph = chain("Neg")
+    rewriter = Rewriter(graph, FirstInput())
+    given = {"a": 0.01, "b": [1, 2], "c": np.int64(3), "d": np.array([0.1, 0.5]), "e": True, "f": "text"}
+    single = float(np.float32(0.01)), float(np.float32(0.1))
+    with rewriter.rewrite("make", graph.nodes[0]):
+        node = rewriter.create("Foo", graph.nodes[0].inputs, given)
+        expected = {"a": single[0], "b": (1, 2), "c": 3, "d": (single[1], 0.5), "e": 1, "f": "text"}
+        assert dict(node.attrs) == expected
+        rewriter.set_attr(node, "a", np.float64(0.1))
+    assert node.attrs["a"] == single[1] and type(node.attrs["c"]) is int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rule_graphs import FirstInput, graph_of, node, ops
@@ -138,6 +139,14 @@ def test_endless_rewriting_ends_with_an_error_that_names_the_rule() -> None:
         apply(graph, rename_op("Foo", "Bar"), rename_op("Bar", "Foo"))
     with pytest.raises(PassError, match=message.format(6)):
         apply(graph, rename_op("Foo", "Bar"), rename_op("Bar", "Foo"), max_rewrites=6)
+
+
+def test_a_check_gives_a_reason_or_none() -> None:
+    graph = graph_of("%r: T = Foo(%x)")
+    rule = replace(rename_op("Foo", "Bar"), check=lambda match: True)  # type: ignore[arg-type, return-value]
+    with pytest.raises(PassError, match=r"its check returned True") as caught:
+        apply(graph, rule)
+    assert caught.value.hint == "return None to go ahead, or refuse(...) with the reason not to"
 
 
 def nothing(rewriter: Rewriter, match: Match) -> None:

@@ -43,15 +43,17 @@ def main(
     Each graph is run before and after every pass in ONNX Runtime with its optimizations off. Results must
     agree bit by bit, but for what the rules that were applied declare to assume of floats.
     """
-    from graphopt.pipeline import load_plugin
+    from graphopt.pipeline import Pipeline, load_plugin
     from graphopt.testing.fuzzing.check import Case, cases
 
     for plugin in plugins:
         load_plugin(plugin)
+    for text in (*texts, prepare):
+        Pipeline.parse(text)  # so that a wrong text is a wrong call and no finding
     found = cases() if not texts else [Case(text, prepare, target, prepare_target) for text in texts]
     findings = _again(model, seed, found) if model is not None else _campaign(found, examples, seed, compiled)
     for number, finding in enumerate(findings):
-        _show(finding, number, out if model is None else None)
+        _show(finding, number, out if model is None else None, plugins)
     sys.exit(1 if findings else 0)
 
 
@@ -82,7 +84,7 @@ def _campaign(found: list[Case], examples: int, seed: int, compiled: bool) -> li
     return campaign.findings
 
 
-def _show(finding: Finding, number: int, out: Path | None) -> None:
+def _show(finding: Finding, number: int, out: Path | None, plugins: tuple[Path, ...]) -> None:
     from graphopt.ir.text import save_gir
     from graphopt.testing.fuzzing.check import report
 
@@ -92,7 +94,7 @@ def _show(finding: Finding, number: int, out: Path | None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{number:02}-{finding.case.text.partition('{')[0].partition(',')[0]}.gir"
     save_gir(finding.graph, path)
-    click.echo(f"\n{report(finding, str(path))}")
+    click.echo(f"\n{report(finding, str(path), plugins)}")
 
 
 if __name__ == "__main__":

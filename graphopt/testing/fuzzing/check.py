@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -395,7 +396,7 @@ def assert_keeps_meaning(
         raise AssertionError(report(found))
 
 
-def reproduction(finding: Finding, path: str) -> str:
+def reproduction(finding: Finding, path: str, plugins: Sequence[Path] = ()) -> str:
     """The command line that shows the finding again, with its graph in the file ``path``."""
     words = [
         f"python -m graphopt.testing.fuzzing {path} --seed {finding.seed} --passes '{finding.case.text}'"
@@ -403,12 +404,19 @@ def reproduction(finding: Finding, path: str) -> str:
     words += [f"--prepare '{finding.case.prepare}'"] if finding.case.prepare else []
     words += [f"--target {finding.case.target}"] if finding.case.target else []
     words += [f"--prepare-target {finding.case.prepare_target}"] if finding.case.prepare_target else []
+    words += [f"--plugin {plugin}" for plugin in plugins]
     return " ".join(words)
 
 
-def report(finding: Finding, path: str = "failing.gir") -> str:
-    """The finding in words, the graph as text, and how to see it again."""
-    return f"{finding}\n\n{print_graph(finding.graph)}\n{reproduction(finding, path)}"
+def report(finding: Finding, path: str = "", plugins: Sequence[Path] = ()) -> str:
+    """The finding in words, the graph as text, and how to see it again.
+
+    Args:
+        path: the file that the graph was written to, if it was.
+        plugins: files whose passes are needed.
+    """
+    again = f"{'' if path else 'with this graph in failing.gir: '}{reproduction(finding, path or 'failing.gir', plugins)}"
+    return f"{finding}\n\n{print_graph(finding.graph)}\n{again}"
 
 
 def cases(names: Sequence[str] = (), *, package: str = "") -> list[Case]:
