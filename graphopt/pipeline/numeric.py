@@ -13,7 +13,7 @@ import numpy as np
 
 from graphopt.errors import EvaluationError, InputError, PassError, VerifyError
 from graphopt.ir.dims import SymDim
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, Node
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import OutOfFuel, Transaction
 from graphopt.pipeline.base import Context
@@ -39,6 +39,8 @@ SMALL: Mapping[str, Any] = {"size": 5, "spatial": 32}
 DEAR = 10_000_000_000
 """A model with more operations in a run is run on one generated sample only."""
 
+_MOST_TRIPS = 1_000_000
+"""A constant count of more trips is no bound: exporters write the largest number for none."""
 _PATIENCE = 5.0
 """Times that a replay may take longer than the pass did, with a second more."""
 
@@ -217,18 +219,22 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
 
 
 def _on_generated(graph: Graph, seed: int, options: Mapping[str, Any]) -> Checker:
-    """On a plain sample and, unless a run of the model takes long, on a wilder one."""
+    """On a plain sample and, unless a run of the model takes long or might not end, on a wilder one."""
     from graphopt.evaluate import example_inputs
     from graphopt.verify.check import Checker
 
     plain = _with_defaults(graph, example_inputs(graph, seed, **options))
     flops = _flops(graph, plain)
-    if flops > DEAR:
+    why = f"a run takes {flops:.1e} operations" if flops > DEAR else ""
+    if any(map(_is_unbounded, graph.walk())):
+        why = "a loop that no count bounds might not end on it"
+    if why:
         checker = Checker(graph, [plain])
-        checker.left_out.append(f"a second, wilder sample: a run takes {flops:.1e} operations")
+        checker.left_out.append(f"a second, wilder sample: {why}")
         return checker
     checker = Checker(graph, [plain], _wilder(graph, seed + 1, options))
-    if graph.inputs and len(checker.values.samples) == 1:
+    varies = any(map(checker.expressions.varies, checker.values.found))
+    if varies and len(checker.values.samples) == 1:
         checker.left_out.append("a second, wilder sample: the model does not run on it")
     return checker
 
@@ -242,6 +248,14 @@ def _wilder(graph: Graph, seed: int, options: Mapping[str, Any]) -> Iterator[dic
         for defaults in (True, False) if has_defaults else (False,):
             made = example_inputs(graph, seed, **sizes, content="varied", defaults=defaults)
             yield _with_defaults(graph, made)
+
+
+def _is_unbounded(node: Node) -> bool:
+    """Whether a node is a loop that runs until its condition says so."""
+    if node.op != "Loop" or node.domain:
+        return False
+    count = node.inputs[0]
+    return count is None or (count.const is not None and bool(np.any(count.const.numpy() > _MOST_TRIPS)))
 
 
 def _flops(graph: Graph, sample: Mapping[str, Any]) -> int:

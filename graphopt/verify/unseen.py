@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from graphopt.ir.graph import Region
 from graphopt.ir.tensor import Array
 from graphopt.verify.expressions import Application, Leaf
 from graphopt.verify.values import Values
@@ -108,7 +109,11 @@ def told(found: Unseen, why: str) -> str:
     return f"{found}: no sample runs it, and {textwrap.shorten(why, _SHOWN, placeholder='...')}"
 
 
-def holds_control_flow(made: Application, regions: Iterable[str]) -> bool:
-    """Whether any of these regions of a node holds control flow itself."""
-    parts = [] if made.regions is None else [made.regions.regions[name] for name in regions]
-    return any(node.regions and not node.is_fused for part in parts for node in part)
+def holds_control_flow(made: Application | Leaf, region: str) -> bool:
+    """Whether this region of a node, if it has it, holds control flow itself."""
+    node = made.regions if isinstance(made, Application) else None
+    return node is not None and region in node.regions and _any_inside(node.regions[region])
+
+
+def _any_inside(region: Region) -> bool:
+    return any(node.regions and (not node.is_fused or _any_inside(node.body)) for node in region)

@@ -138,6 +138,20 @@ def test_control_flow_inside_of_control_flow_is_named() -> None:
     assert report.left_out == ['control flow inside of If "z": only what the samples run of it is compared']
 
 
+COUNTDOWN = (
+    "l = Loop (\"\", go, n) <body = b (int64 i, bool again, float h) => (bool on, float next) "
+    "{ next = Sub(h, one) s = Cast<to = 9>(next) on = Identity(s) }>"
+)
+
+
+def test_a_branch_with_a_loop_that_no_count_bounds_is_not_made_to_run() -> None:
+    text = "g (float n, float[3] x) => (float[3] y) <float zero = {0}, float one = {1}, bool go = {1}> { c = Greater(n, zero) "
+    text += f"y = If (c) <then_branch = t () => (float[3] a) {{ {COUNTDOWN} p = Abs(x) a = Mul(p, l) }}, "
+    text += "else_branch = e () => (float[3] b) { b = Relu(x) }> }"
+    report = swapped(model(text), "Abs", "Neg", n=np.float32(-2.5), x=X)
+    assert report.left_out == ['control flow inside of If "y": only what the samples run of it is compared']
+
+
 # --- what can't be compared -------------------------------------------------------------------------
 
 PARTS = (
@@ -247,6 +261,23 @@ def test_a_model_that_does_not_run_on_the_second_sample_is_verified_on_the_first
     report = swapped(graph, "Sin", "Cos")
     assert report.left_out == ["a second, wilder sample: the model does not run on it"]
     assert report.rows[0].unverified == ""
+
+
+@pytest.mark.parametrize("count", ['""', "most"])
+def test_a_loop_that_no_count_bounds_gets_no_second_sample(count: str) -> None:
+    graph = model(
+        "g (int64[n,8] k) => (int64 l, int64[n,8] y) <int64 one = {1}, int64 most = {9223372036854775807}> "
+        "{ y = Neg(k) m = ReduceMin<keepdims = 0>(k) go = Cast<to = 9>(m) "
+        f"l = Loop ({count}, go, m) <body = b (int64 i, bool again, int64 h) => (bool on, int64 next) "
+        "{ next = Sub(h, one) s = Cast<to = 9>(next) on = Identity(s) }> }"
+    )
+    report = swapped(graph, "Sin", "Cos")
+    assert report.left_out == ["a second, wilder sample: a loop that no count bounds might not end on it"]
+
+
+def test_a_model_whose_outputs_no_input_changes_lacks_no_second_sample() -> None:
+    graph = model("g (float[2] x) => (float[2] y) <float[2] k = {1,2}> { y = Neg(k) }")
+    assert swapped(graph, "Sin", "Cos").left_out == []
 
 
 def test_a_model_that_takes_long_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
