@@ -138,8 +138,63 @@ def test_control_flow_inside_of_control_flow_is_named() -> None:
     assert report.left_out == ['control flow inside of If "z": only what the samples run of it is compared']
 
 
+def test_what_depends_on_a_condition_that_is_turned_is_computed_anew() -> None:
+    @dataclass(frozen=True)
+    class Sink(Pass):
+        name = "sink"
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            (cast,) = [node for node in rewriter.graph.nodes if node.op == "Cast"]
+            for node in [node for node in rewriter.graph.walk() if node.op == "Mul"]:
+                with rewriter.rewrite("sink", node):
+                    inner = rewriter.create("Cast", cast.inputs, cast.attrs).output
+                    rewriter.replace_node(node, rewriter.create("Mul", [node.inputs[0], inner]).outputs)
+
+    graph = model(
+        "g (bool c, float[3] x) => (float[3] y) { f = Cast<to = 1>(c) y = If (c) "
+        "<then_branch = t () => (float[3] a) { a = Mul(x, f) }, else_branch = e () => (float[3] b) { b = Relu(x) }> }"
+    )
+    context = Context(inputs=[{"c": np.asarray(False), "x": X}])
+    report = Pipeline((Sink(),)).run(graph, context=context, verify="numeric")
+    assert (report.rewrites, report.left_out, report.rows[0].distance) == (1, [], {"y": 0.0})
+
+
+def test_a_branch_that_differs_on_what_it_may_never_get_is_named() -> None:
+    text = BRANCHES.replace("bool c, ", "").replace(
+        "{ y = If", "<float z = {0}> { m = ReduceMin<keepdims = 0>(x) c = Greater(m, z) y = If", 1
+    )
+    report = swapped(model(text.replace("Neg", "Abs")), "Abs", "Relu", x=X)  # right, as x is positive there
+    (found,) = report.left_out
+    assert found.startswith(
+        'then_branch of If "y": no sample runs it, and made to run it differs, on numbers that it may never get: '
+    )
+    assert report.rows[0].distance == {"y": 0.0}
+
+
+def test_a_region_that_is_replaced_together_with_other_nodes_is_named() -> None:
+    @dataclass(frozen=True)
+    class Wrong(Pass):
+        name = "wrong"
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            x = rewriter.graph.inputs[1]
+            (relu,) = [node for node in rewriter.graph.nodes if node.op == "Relu"]
+            (choice,) = [node for node in rewriter.graph.nodes if node.op == "If"]
+            with rewriter.rewrite("wrong", relu):
+                (inner,) = [node for node in choice.regions["else_branch"] if node.op == "Relu"]
+                rewriter.replace(inner.output, x)
+                rewriter.replace(relu.output, choice.output)
+
+    text = BRANCHES.replace("(float[3] y)", "(float[3] z)")[:-1] + " z = Relu(y) }"
+    context = Context(inputs=[{"c": np.asarray(True), "x": -np.abs(X)}])
+    report = Pipeline((Wrong(),)).run(model(text), context=context, verify="numeric")
+    assert report.left_out == [
+        'else_branch of If "y": no sample runs it, and the pass put it in the place of something else'
+    ]
+
+
 COUNTDOWN = (
-    "l = Loop (\"\", go, n) <body = b (int64 i, bool again, float h) => (bool on, float next) "
+    'l = Loop ("", go, n) <body = b (int64 i, bool again, float h) => (bool on, float next) '
     "{ next = Sub(h, one) s = Cast<to = 9>(next) on = Identity(s) }>"
 )
 
