@@ -13,7 +13,7 @@ import numpy as np
 
 from graphopt.errors import EvaluationError, InputError, PassError, VerifyError
 from graphopt.ir.dims import SymDim
-from graphopt.ir.graph import Graph, Node
+from graphopt.ir.graph import Graph, Node, Region
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import OutOfFuel, Transaction
 from graphopt.pipeline.base import Context
@@ -259,7 +259,7 @@ def _is_unbounded(node: Node) -> bool:
 
 
 def _flops(graph: Graph, sample: Mapping[str, Any]) -> int:
-    """Arithmetic operations of one run; 0 where that depends on data."""
+    """Arithmetic operations of one run; without those of which data decides how many they are."""
     from graphopt.analysis.cost import work
 
     sizes: dict[str, int] = {}
@@ -268,7 +268,15 @@ def _flops(graph: Graph, sample: Mapping[str, Any]) -> int:
             if isinstance(dim, SymDim) and dim.symbol is not None:
                 sizes[dim.symbol] = size
     found = work(graph, sizes)
-    return found.flops if found is not None else 0
+    return found.flops if found is not None else _known_flops(graph.body, sizes)
+
+
+def _known_flops(region: Region, sizes: Mapping[str, int]) -> int:
+    """Operations of the nodes for which they are known, each taken to run once."""
+    from graphopt.analysis.cost import flops
+
+    inner = [part for node in region for part in node.regions.values() if not part.is_isolated]
+    return sum(flops(node, sizes) or 0 for node in region) + sum(_known_flops(part, sizes) for part in inner)
 
 
 def _can_not_run() -> str:

@@ -28,7 +28,7 @@ from graphopt.ir.transaction import Transaction
 from graphopt.ir.types import TensorType
 from graphopt.verify.cone import applications_behind, path_between
 from graphopt.verify.distance import Distance, compare
-from graphopt.verify.expressions import Application, Expressions, is_native
+from graphopt.verify.expressions import Application, Expressions, Leaf, is_native
 from graphopt.verify.grid import distance_to_grid, grid_of
 from graphopt.verify.opaque import Opacity, opaque_parts, unloadable
 from graphopt.verify.provenance import Provenance, provenance

@@ -16,6 +16,7 @@ from graphopt.cli.opt_command import command as opt_command
 from graphopt.ir.graph import Graph, Node
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Effect, Pass, Pipeline, Report
+from graphopt.verify.expressions import Application, Expressions
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,35 @@ def test_a_branch_that_differs_on_what_it_may_never_get_is_named() -> None:
         'then_branch of If "y": no sample runs it, and made to run it differs, on numbers that it may never get: '
     )
     assert report.rows[0].distance == {"y": 0.0}
+
+
+def test_a_branch_beside_one_that_captures_more_has_not_changed() -> None:
+    @dataclass(frozen=True)
+    class Capture(Pass):
+        name = "capture"
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            _, _, k = rewriter.graph.inputs
+            (choice,) = [node for node in rewriter.graph.nodes if node.op == "If"]
+            (neg,) = choice.regions["then_branch"]
+            with rewriter.rewrite("capture", neg):
+                rewriter.replace(neg.output, rewriter.create("Add", [neg.inputs[0], k]).output)
+
+    text = BRANCHES.replace("float[3] x)", "float[3] x, float[3] k)").replace(
+        "b = Relu(x)", "r = Relu(x) b = Exp(r)"
+    )
+    context = Context(inputs=[{"c": np.asarray(True), "x": X, "k": -2 * X}])
+    report = Pipeline((Capture(),)).run(model(text), context=context, verify="numeric")
+    assert (report.rewrites, report.left_out) == (1, [])
+    table = Expressions()
+    keys = []
+    for captured in (text, text.replace("Neg(x)", "Add(x, k)")):
+        ids = table.number(graph := model(captured))
+        made = table.table[ids[graph.outputs[0]]]
+        assert isinstance(made, Application)
+        keys.append(made.region_keys)
+    assert keys[0]["else_branch"] == keys[1]["else_branch"]
+    assert keys[0]["then_branch"] != keys[1]["then_branch"]
 
 
 def test_a_region_that_is_replaced_together_with_other_nodes_is_named() -> None:
@@ -335,9 +365,12 @@ def test_a_model_whose_outputs_no_input_changes_lacks_no_second_sample() -> None
     assert swapped(graph, "Sin", "Cos").left_out == []
 
 
-def test_a_model_that_takes_long_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", ["", " z = NonZero(y)"])
+def test_a_model_that_takes_long_is_run_once(more: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from graphopt.pipeline import numeric
 
     monkeypatch.setattr(numeric, "DEAR", 10)
-    report = swapped(model("g (float[4,8] x) => (float[4,8] y) { y = Neg(x) }"), "Sin", "Cos")
+    outputs = "float[4,8] y, int64[2,k] z" if more else "float[4,8] y"
+    graph = model(f"g (float[4,8] x) => ({outputs}) {{ y = Neg(x){more} }}")
+    report = swapped(graph, "Sin", "Cos")
     assert report.left_out == ["a second, wilder sample: a run takes 3.2e+01 operations"]
