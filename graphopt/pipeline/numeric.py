@@ -37,7 +37,7 @@ GENERATED: tuple[dict[str, Any], ...] = (
 SMALL: Mapping[str, Any] = {"size": 5, "spatial": 32}
 """Sizes of the second sample, if the model runs at them: others than those of the first, and a batch of 1."""
 DEAR = 10_000_000_000
-"""A model with more operations in a run is run on one generated sample only."""
+"""A model with more operations in a run, of those that data doesn't change, is run on one generated sample only."""
 
 _MOST_TRIPS = 1_000_000
 """A constant count of more trips is no bound: exporters write the largest number for none."""
@@ -61,8 +61,8 @@ class NumericVerifier(Instrument):
     """Compares values after each pass with those before it, on the context's inputs or generated ones.
 
     What depends on operators that no engine can load, or that draw random numbers, is left out and noted in
-    the report, as unverified where it is all there is; a graph that only does not run on the inputs is refused. When a pass is found to be
-    wrong, its rewrites are undone: the graph stays as it was before it.
+    the report, as unverified where it is all there is; a graph that only does not run on the inputs is refused.
+    When a pass is found to be wrong, its rewrites are undone: the graph stays as it was before it.
 
     Args:
         limits: hold also for each time that a wrong pass is run again to find the rewrite.

@@ -10,7 +10,9 @@ it may still be rightly so: a scale that moved over it, say. Then all that reads
 values of which the pass says that they equal old ones, and they must.
 
 What depends on an operator that draws random numbers, or that no engine runs, is left out. Where a pass changed
-a region of control flow that no sample runs, it is made to run, before and after.
+a region of an If or a Loop that no sample runs, it is made to run, before and after, unless it might not end. A
+difference is then a fault if inputs can surely be such that the region reads what it was given; else it is noted,
+as are regions that could not be compared.
 """
 
 from __future__ import annotations
@@ -108,7 +110,7 @@ class Outcome:
     spent: float = 0.0
     """The largest share of its tolerance that a value took."""
     left_out: list[str] = field(default_factory=list)
-    """Regions that could not be compared, and why."""
+    """Regions that could not be compared, and why, or that differ on what they may never get."""
 
     def note(self, name: str, distance: Distance) -> None:
         """Keeps the largest distance of a name, and what it was held against."""

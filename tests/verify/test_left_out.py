@@ -76,6 +76,16 @@ def test_a_branch_that_fails_when_it_is_made_to_run_is_named() -> None:
     assert text.startswith('else_branch of If "y": no sample runs it, and made to run it fails: ')
 
 
+def test_a_branch_that_fails_only_after_the_pass_is_a_fault() -> None:
+    graph = model(
+        "g (bool c, float[3] x, int64[2] s) => (float[k,3] y) <int64[1] zero = {0}> { y = If (c) "
+        "<then_branch = t () => (float[1,3] a) { a = Unsqueeze(x, zero) }, "
+        "else_branch = e () => (float[m,3] b) { b = Expand(x, s) }> }"
+    )
+    with pytest.raises(NumericFault, match="run"):
+        swapped(graph, "Expand", "Reshape", c=True, x=X, s=np.int64([2, 3]))
+
+
 LOOP = (
     "g (int64 trips, float[3] x) => (float[3] y) <bool go = {1}> { y = Loop (trips, go, x) "
     "<body = b (int64 i, bool again, float[3] h) => (bool on, float[3] next) "
