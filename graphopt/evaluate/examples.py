@@ -24,6 +24,8 @@ _DEFAULT_RANGE = 2
 _VARIED_RANGE = 100
 _MASKED = 0.3
 """Share of the elements of a mask that are 0."""
+_LEAST_SCALE = 2.0**-7
+"""Takes the place of 0 in the type that holds powers of two only."""
 _LARGE_DEFAULT = 1 << 16
 """Defaults of more elements are weights: drawing them takes long and tells little."""
 
@@ -108,6 +110,13 @@ def _size(dim: Dim, sizes: Mapping[str, int]) -> int:
     return max(dim_algebra.evaluate(dim, {**names, **sizes}), 0)
 
 
+def _cast(array: Array, dtype: DType) -> Array:
+    """Numbers of a type; where it has neither zero nor negative numbers, what is nearest to them in size."""
+    if dtype is DType.F8E8M0:
+        array = np.maximum(np.abs(array), _LEAST_SCALE)
+    return array.astype(dtype.numpy)
+
+
 @dataclass(frozen=True)
 class _Numbers:
     """Draws arrays."""
@@ -141,7 +150,10 @@ class _Numbers:
         noise = 0.1 * self.rng.standard_normal(default.shape)
         exact = default.astype(np.float64)
         moved = np.where(exact == 0, noise, exact * np.exp(noise))
-        return (moved if domain is None else np.clip(moved, domain.low, domain.high)).astype(dtype.numpy)
+        if domain is not None:
+            # A default that lies outside is one that the model has all the same.
+            moved = np.clip(moved, np.minimum(domain.low, exact), np.maximum(domain.high, exact))
+        return _cast(moved, dtype)
 
     def _domain(self, value: Value) -> Domain | None:
         return domain_of(value, lambda dim: _size(dim, self.sizes))
@@ -156,10 +168,10 @@ class _Numbers:
                 dtype.numpy
             )
         if "mask" in value.name.lower():
-            return self._mask(shape).astype(dtype.numpy)
+            return _cast(self._mask(shape), dtype)
         domain = self._domain(value)
         if dtype.is_float:
-            array = self._floats(domain, shape).astype(dtype.numpy)
+            array = _cast(self._floats(domain, shape), dtype)
         else:
             array = self._integers(domain, dtype, shape).astype(dtype.numpy)
         is_free = dtype.is_float or domain is None

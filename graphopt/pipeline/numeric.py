@@ -13,7 +13,7 @@ import numpy as np
 
 from graphopt.errors import EvaluationError, InputError, PassError, VerifyError
 from graphopt.ir.dims import SymDim
-from graphopt.ir.graph import Graph
+from graphopt.ir.graph import Graph, Node, Region
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import OutOfFuel, Transaction
 from graphopt.pipeline.base import Context
@@ -37,8 +37,10 @@ GENERATED: tuple[dict[str, Any], ...] = (
 SMALL: Mapping[str, Any] = {"size": 5, "spatial": 32}
 """Sizes of the second sample, if the model runs at them: others than those of the first, and a batch of 1."""
 DEAR = 10_000_000_000
-"""A model with more operations in a run is run on one generated sample only."""
+"""A model with more operations in a run, of those that data doesn't change, is run on one generated sample only."""
 
+_MOST_TRIPS = 1_000_000
+"""A constant count of more trips is no bound: exporters write the largest number for none."""
 _PATIENCE = 5.0
 """Times that a replay may take longer than the pass did, with a second more."""
 
@@ -59,8 +61,8 @@ class NumericVerifier(Instrument):
     """Compares values after each pass with those before it, on the context's inputs or generated ones.
 
     What depends on operators that no engine can load, or that draw random numbers, is left out and noted in
-    the report, as unverified where it is all there is; a graph that only does not run on the inputs is refused. When a pass is found to be
-    wrong, its rewrites are undone: the graph stays as it was before it.
+    the report, as unverified where it is all there is; a graph that only does not run on the inputs is refused.
+    When a pass is found to be wrong, its rewrites are undone: the graph stays as it was before it.
 
     Args:
         limits: hold also for each time that a wrong pass is run again to find the rewrite.
@@ -217,18 +219,22 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
 
 
 def _on_generated(graph: Graph, seed: int, options: Mapping[str, Any]) -> Checker:
-    """On a plain sample and, unless a run of the model takes long, on a wilder one."""
+    """On a plain sample and, unless a run of the model takes long or might not end, on a wilder one."""
     from graphopt.evaluate import example_inputs
     from graphopt.verify.check import Checker
 
     plain = _with_defaults(graph, example_inputs(graph, seed, **options))
     flops = _flops(graph, plain)
-    if flops > DEAR:
+    why = f"a run takes {flops:.1e} operations" if flops > DEAR else ""
+    if any(map(_is_unbounded, graph.walk())):
+        why = "a loop that no count bounds might not end on it"
+    if why:
         checker = Checker(graph, [plain])
-        checker.left_out.append(f"a second, wilder sample: a run takes {flops:.1e} operations")
+        checker.left_out.append(f"a second, wilder sample: {why}")
         return checker
     checker = Checker(graph, [plain], _wilder(graph, seed + 1, options))
-    if graph.inputs and len(checker.values.samples) == 1:
+    varies = any(map(checker.expressions.varies, checker.values.found))
+    if varies and len(checker.values.samples) == 1:
         checker.left_out.append("a second, wilder sample: the model does not run on it")
     return checker
 
@@ -244,8 +250,16 @@ def _wilder(graph: Graph, seed: int, options: Mapping[str, Any]) -> Iterator[dic
             yield _with_defaults(graph, made)
 
 
+def _is_unbounded(node: Node) -> bool:
+    """Whether a node is a loop that runs until its condition says so."""
+    if node.op != "Loop" or node.domain:
+        return False
+    count = node.inputs[0]
+    return count is None or (count.const is not None and bool(np.any(count.const.numpy() > _MOST_TRIPS)))
+
+
 def _flops(graph: Graph, sample: Mapping[str, Any]) -> int:
-    """Arithmetic operations of one run; 0 where that depends on data."""
+    """Arithmetic operations of one run; without those of which data decides how many they are."""
     from graphopt.analysis.cost import work
 
     sizes: dict[str, int] = {}
@@ -254,7 +268,15 @@ def _flops(graph: Graph, sample: Mapping[str, Any]) -> int:
             if isinstance(dim, SymDim) and dim.symbol is not None:
                 sizes[dim.symbol] = size
     found = work(graph, sizes)
-    return found.flops if found is not None else 0
+    return found.flops if found is not None else _known_flops(graph.body, sizes)
+
+
+def _known_flops(region: Region, sizes: Mapping[str, int]) -> int:
+    """Operations of the nodes for which they are known, each taken to run once."""
+    from graphopt.analysis.cost import flops
+
+    inner = [part for node in region for part in node.regions.values() if not part.is_isolated]
+    return sum(flops(node, sizes) or 0 for node in region) + sum(_known_flops(part, sizes) for part in inner)
 
 
 def _can_not_run() -> str:

@@ -10,7 +10,9 @@ it may still be rightly so: a scale that moved over it, say. Then all that reads
 values of which the pass says that they equal old ones, and they must.
 
 What depends on an operator that draws random numbers, or that no engine runs, is left out. Where a pass changed
-a region of control flow that no sample runs, it is made to run, before and after.
+a region of an If or a Loop that no sample runs, it is made to run, before and after, unless it might not end. A
+difference is then a fault if inputs can surely be such that the region reads what it was given; else it is noted,
+as are regions that could not be compared.
 """
 
 from __future__ import annotations
@@ -28,12 +30,22 @@ from graphopt.ir.transaction import Transaction
 from graphopt.ir.types import TensorType
 from graphopt.verify.cone import applications_behind, path_between
 from graphopt.verify.distance import Distance, compare
-from graphopt.verify.expressions import Application, Expressions, is_native
+from graphopt.verify.expressions import Application, Expressions, Leaf, is_native
 from graphopt.verify.grid import distance_to_grid, grid_of
 from graphopt.verify.opaque import Opacity, opaque_parts, unloadable
 from graphopt.verify.provenance import Provenance, provenance
 from graphopt.verify.tolerance import Effect, Path, Tolerance
-from graphopt.verify.unseen import changed, holds_control_flow, obstacle, told, turned, unseen
+from graphopt.verify.unseen import (
+    affected,
+    changed,
+    holds_control_flow,
+    is_possible,
+    may_not_end,
+    obstacle,
+    told,
+    turned,
+    unseen,
+)
 from graphopt.verify.values import Values
 
 _NEGLIGIBLE = 0.01
@@ -98,7 +110,7 @@ class Outcome:
     spent: float = 0.0
     """The largest share of its tolerance that a value took."""
     left_out: list[str] = field(default_factory=list)
-    """Regions that could not be compared, and why."""
+    """Regions that could not be compared, and why, or that differ on what they may never get."""
 
     def note(self, name: str, distance: Distance) -> None:
         """Keeps the largest distance of a name, and what it was held against."""
@@ -308,6 +320,8 @@ class Checker:
             self._judge_pair(pair, self.values, outcome, effect, path)
             if effect is not Effect.LOSSY:
                 self._judge_unseen(pair, outcome, effect, path)
+        if effect is not Effect.LOSSY:
+            self._name_unpaired(outcome, known)
 
     def _judge_pair(
         self, pair: Pair, values: Values, outcome: Outcome, effect: Effect, path: Path, region: str = ""
@@ -328,25 +342,60 @@ class Checker:
         regions = changed(old, new) if isinstance(old, Application) else ()
         if not isinstance(old, Application) or not regions:
             return
-        if holds_control_flow(old, regions):
+        if nested := [
+            name for name in regions if holds_control_flow(old, name) or holds_control_flow(new, name)
+        ]:
             outcome.left_out.append(
                 f"control flow inside of {old.label}: only what the samples run of it is compared"
             )
         found = unseen(old, self.values)
-        if found is None or found.region not in regions:
-            return
+        if found is None or found.region not in regions or found.region in nested:
+            return  # a loop that is made to run on what it never gets might not end
         if why := obstacle(found, new):
             outcome.left_out.append(told(found, why))
             return
-        assert isinstance(new, Application)
-        other = turned(found, (old, new), self.values)
-        try:
-            other.evaluate([pair.expected], everything=False)
-        except EvaluationError as error:
-            outcome.left_out.append(told(found, f"made to run it fails: {error.message}"))
+        both = (pair.expected, pair.actual)
+        stale = affected(found, both, self.values)
+        if any(may_not_end(made) for made in stale if made not in (old, new)):
+            outcome.left_out.append(told(found, "made to run other control flow might not end"))
             return
-        other.evaluate([pair.actual], everything=False)
+        other = turned(found, stale, self.values)
+        possible = is_possible(found, both, self.expressions)
+        for number in both:
+            try:
+                other.evaluate([number], everything=False)
+            except EvaluationError as error:
+                if possible and number == pair.actual:
+                    raise  # it did not fail before the pass
+                outcome.left_out.append(told(found, f"made to run it fails: {error.message}"))
+                return
+        trial = Outcome({}, [])
+        self._judge_pair(pair, other, trial, effect, path, str(found))
+        if trial.mismatches and not possible:
+            why = "made to run it differs, on numbers that it may never get"
+            outcome.left_out.append(told(found, f"{why}: {trial.mismatches[0]}"))
+            return
         self._judge_pair(pair, other, outcome, effect, path, str(found))
+
+    def _name_unpaired(self, outcome: Outcome, known: set[int]) -> None:
+        """Names the regions that no sample runs of nodes that a pass made or replaced together with others, so that
+        they have no node of their own to be compared with."""
+        table = self.expressions.table
+        if not any(map(_has_regions, table)):
+            return
+        paired = {table[number] for pair in outcome.pairs for number in (pair.actual, pair.expected)}
+        paired -= {table[pair.actual] for pair in outcome.pairs if not _has_regions(table[pair.expected])}
+        kept = {table[number] for number in outcome.ids.values()}
+        for pair in outcome.pairs:
+            made = applications_behind(self.expressions, [pair.actual], known)
+            read = {source for each in made for source in each.sources if source in known}
+            gone = applications_behind(self.expressions, [pair.expected], read - {pair.expected})
+            new = [node for node in made if known.isdisjoint(node.numbers)]
+            for node in (*new, *[node for node in gone if node not in kept]):
+                found = unseen(node, self.values) if node not in paired else None
+                text = told(found, "the pass put it in the place of something else") if found else ""
+                if text and text not in outcome.left_out:
+                    outcome.left_out.append(text)
 
     def _path(self, pair: Pair, known: Container[int]) -> Path:
         """The longer way of the two from what they have in common."""
@@ -394,6 +443,10 @@ class Checker:
         if actual.shape != expected.shape or expected.dtype.kind in "OSUbiu":
             return False
         return bool(np.any(np.isfinite(expected) & ~np.isfinite(actual)))
+
+
+def _has_regions(entry: Application | Leaf) -> bool:
+    return isinstance(entry, Application) and entry.regions is not None
 
 
 def _ends_in(value: Value, claimed: Container[Value]) -> bool:

@@ -8,6 +8,7 @@ node's place, and an Identity is what it copies; so passes that only regroup or 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -197,14 +198,15 @@ def _attr_key(attr: object) -> Hashable:
 def _region_key(region: Region, captured: Mapping[Value, int]) -> Hashable:
     """What a region computes, values inside of it by their place."""
     places: dict[Value, Hashable] = {value: ("outer", number) for value, number in captured.items()}
+    inner_places = itertools.count()
 
     def key(part: Region) -> Hashable:
-        places.update({value: ("inner", len(places) + i) for i, value in enumerate(part.inputs)})
+        places.update({value: ("inner", next(inner_places)) for value in part.inputs})
         nodes = []
         for node in part:
             operands = tuple(None if v is None else places[v] for v in node.inputs)
             inner = tuple((name, key(r)) for name, r in node.regions.items())
-            places.update({value: ("inner", len(places) + i) for i, value in enumerate(node.outputs)})
+            places.update({value: ("inner", next(inner_places)) for value in node.outputs})
             nodes.append((node.op, node.domain, _attrs_key(node.attrs), operands, inner))
         types = tuple(value.type for value in part.inputs)
         return types, tuple(nodes), tuple(places[value] for value in part.outputs)

@@ -28,7 +28,7 @@ def distance_to_grid(actual: Array, exact: Array, grid: Grid) -> Distance:
     """How far quantized values are from what they stand for, where they are furthest in steps of their grid."""
     # What lies outside of the grid goes to its end.
     inside = np.clip(exact.astype(np.float64), grid.low, grid.high)
-    if np.mean(np.abs(inside - exact) > grid.step) > _CLIPPED:
+    if inside.size and np.mean(np.abs(inside - exact) > grid.step) > _CLIPPED:
         inside = exact.astype(np.float64)
     distance = compare(actual, inside.astype(exact.dtype), Effect.LOSSY, Path())
     if not np.isfinite(distance.measured) or not inside.size:

@@ -1,20 +1,23 @@
 """Regions that no sample runs: the branch of an If that is not taken, the body of a Loop without trips.
 
-What decides is turned, for a node as it was and as it is alike, and everything else stays, so that the
-region runs on values that the model really has.
+What decides is turned, for a node as it was and as it is alike, and what depends on it is computed anew. All else
+stays, so that the region runs on values that the model really has; where an input has a part in both, maybe not on
+all of them at once.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from graphopt.ir.graph import Region
 from graphopt.ir.tensor import Array
-from graphopt.verify.expressions import Application, Leaf
+from graphopt.verify.cone import applications_behind
+from graphopt.verify.expressions import Application, Expressions, Leaf
 from graphopt.verify.values import Values
 
 _TRIPS = 2
@@ -84,12 +87,45 @@ def changed(old: Application, new: Application | Leaf) -> set[str]:
     return {name for name, key in old.region_keys.items() if new.region_keys.get(name) != key}
 
 
-def turned(found: Unseen, nodes: Iterable[Application], values: Values) -> Values:
-    """Values that are the same but for what must be turned; those of ``nodes`` are yet to be found."""
-    stale = {number for made in nodes for number in made.numbers}
-    known = {number: items for number, items in values.found.items() if number not in stale}
+def affected(found: Unseen, wanted: Iterable[int], values: Values) -> list[Application]:
+    """What depends on what is turned, of all that computes ``wanted``, operands first."""
+    changed = set(found.turned)
+    depending = []
+    for made in applications_behind(values.expressions, wanted, found.turned):
+        if not changed.isdisjoint(made.sources):
+            changed.update(made.numbers)
+            depending.append(made)
+    return depending
+
+
+def turned(found: Unseen, stale: Iterable[Application], values: Values) -> Values:
+    """Values that are the same but for what must be turned; those of ``stale`` are yet to be found."""
+    dropped = {number for made in stale for number in made.numbers}
+    known = {number: items for number, items in values.found.items() if number not in dropped}
     known.update({number: [array] * len(values.samples) for number, array in found.turned.items()})
     return Values(values.expressions, values.samples, values.opset, known)
+
+
+def is_possible(found: Unseen, wanted: Iterable[int], expressions: Expressions) -> bool:
+    """Whether inputs can surely be such that ``wanted`` is computed from what is turned and all else as it is.
+
+    It may not be so where an input has a part both in what is turned and in the rest: of ``x > 0`` and ``x``.
+    """
+    deciding = _inputs_behind(expressions, found.turned, ())
+    return deciding.isdisjoint(_inputs_behind(expressions, wanted, found.turned))
+
+
+def _inputs_behind(expressions: Expressions, wanted: Iterable[int], known: Container[int]) -> set[int]:
+    wanted = list(wanted)
+    read = [n for made in applications_behind(expressions, wanted, known) for n in made.sources]
+    leaves = [n for n in (*wanted, *read) if n not in known and isinstance(expressions.table[n], Leaf)]
+    return set(filter(expressions.varies, leaves))
+
+
+def may_not_end(made: Application) -> bool:
+    """Whether a node, on numbers that it never gets, might run without an end."""
+    regions = made.regions.regions if made.regions is not None else ()
+    return made.op == "Loop" or any(holds_control_flow(made, region) for region in regions)
 
 
 def obstacle(found: Unseen, new: Application | Leaf) -> str:
@@ -108,7 +144,11 @@ def told(found: Unseen, why: str) -> str:
     return f"{found}: no sample runs it, and {textwrap.shorten(why, _SHOWN, placeholder='...')}"
 
 
-def holds_control_flow(made: Application, regions: Iterable[str]) -> bool:
-    """Whether any of these regions of a node holds control flow itself."""
-    parts = [] if made.regions is None else [made.regions.regions[name] for name in regions]
-    return any(node.regions and not node.is_fused for part in parts for node in part)
+def holds_control_flow(made: Application | Leaf, region: str) -> bool:
+    """Whether this region of a node, if it has it, holds control flow itself."""
+    node = made.regions if isinstance(made, Application) else None
+    return node is not None and region in node.regions and _any_inside(node.regions[region])
+
+
+def _any_inside(region: Region) -> bool:
+    return any(node.regions and (not node.is_fused or _any_inside(node.body)) for node in region)

@@ -10,7 +10,10 @@ from onnx import TensorProto, helper, parser
 
 from graphopt.errors import EvaluationError, InputError
 from graphopt.evaluate import Session, evaluate_nodes, example_inputs, run
+from graphopt.evaluate.examples import Content
+from graphopt.ir.builder import Builder
 from graphopt.ir.graph import Graph
+from graphopt.ir.types import DType, TensorType
 from graphopt.onnx_io import load
 
 
@@ -225,6 +228,25 @@ def test_awkward_content_is_awkward_where_numbers_index_nothing() -> None:
     inputs = example_inputs(loaded(text), dims={"n": 500}, content="awkward")
     assert np.isnan(inputs["x"]).any() and np.isinf(inputs["x"]).any()
     assert (inputs["k"].min(), inputs["k"].max()) == (0, 4)
+
+
+@pytest.mark.parametrize("content", ["plain", "varied"])
+def test_powers_of_two_are_never_nan(content: Content) -> None:
+    graph = Graph("g")
+    builder = Builder(graph)
+    scales, mask = (builder.input(name, TensorType(DType.F8E8M0, (500,))) for name in ("x", "mask"))
+    builder.outputs([scales, mask])
+    inputs = example_inputs(graph, content=content)
+    assert not any(np.isnan(array.astype(np.float32)).any() for array in inputs.values())
+
+
+def test_a_default_outside_of_the_domain_is_drawn_near_it() -> None:
+    model = parsed(
+        "g (float[1,2,4] x, float[2] v) => (float[1,2,4] y) <float[2] o = {1, 1}, float[2] v = {0.01, 9}> "
+        "{ y = BatchNormalization(x, o, o, o, v) }"
+    )
+    (low, high) = example_inputs(load(model), defaults=True)["v"]
+    assert 0.01 <= low < 0.02 and 6 < high <= 9
 
 
 def test_defaults_are_drawn_near_what_they_are_when_asked_for() -> None:

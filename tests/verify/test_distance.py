@@ -7,6 +7,7 @@ import pytest
 
 from graphopt.verify import Effect, Path
 from graphopt.verify.distance import compare, scales
+from graphopt.verify.grid import Grid, distance_to_grid
 
 NAN, INF = float("nan"), float("inf")
 
@@ -86,3 +87,10 @@ def test_zeros_and_nan_beside_a_huge_value_are_no_side_of_a_gap() -> None:
     expected = np.float32([0, np.nan, -np.inf, 1e9])
     found = compare(expected + np.float32([1e-3, 0, 0, 0]), expected, Effect.EXACT, Path())
     assert not found.is_fault and "aside" not in found.detail
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_empty_value_is_on_every_grid() -> None:
+    empty = np.zeros((0, 3), np.float32)
+    grid = Grid(np.asarray(0.5), np.asarray(-64.0), np.asarray(63.5))
+    assert not distance_to_grid(empty, empty, grid).is_fault

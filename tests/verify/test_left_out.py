@@ -16,6 +16,7 @@ from graphopt.cli.opt_command import command as opt_command
 from graphopt.ir.graph import Graph, Node
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Effect, Pass, Pipeline, Report
+from graphopt.verify.expressions import Application, Expressions
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,16 @@ def test_a_branch_that_fails_when_it_is_made_to_run_is_named() -> None:
     report = swapped(graph, "Relu", "Abs", c=True, x=X, s=np.int64([7]))
     (text,) = report.left_out
     assert text.startswith('else_branch of If "y": no sample runs it, and made to run it fails: ')
+
+
+def test_a_branch_that_fails_only_after_the_pass_is_a_fault() -> None:
+    graph = model(
+        "g (bool c, float[3] x, int64[2] s) => (float[k,3] y) <int64[1] zero = {0}> { y = If (c) "
+        "<then_branch = t () => (float[1,3] a) { a = Unsqueeze(x, zero) }, "
+        "else_branch = e () => (float[m,3] b) { b = Expand(x, s) }> }"
+    )
+    with pytest.raises(NumericFault, match="run"):
+        swapped(graph, "Expand", "Reshape", c=True, x=X, s=np.int64([2, 3]))
 
 
 LOOP = (
@@ -136,6 +147,104 @@ def test_control_flow_inside_of_control_flow_is_named() -> None:
     text += "else_branch = p () => (float[3] w) { w = Exp(x) }> }"
     report = swapped(model(text), "Relu", "Abs", c=True, x=np.abs(X))
     assert report.left_out == ['control flow inside of If "z": only what the samples run of it is compared']
+
+
+def test_what_depends_on_a_condition_that_is_turned_is_computed_anew() -> None:
+    @dataclass(frozen=True)
+    class Sink(Pass):
+        name = "sink"
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            (cast,) = [node for node in rewriter.graph.nodes if node.op == "Cast"]
+            for node in [node for node in rewriter.graph.walk() if node.op == "Mul"]:
+                with rewriter.rewrite("sink", node):
+                    inner = rewriter.create("Cast", cast.inputs, cast.attrs).output
+                    rewriter.replace_node(node, rewriter.create("Mul", [node.inputs[0], inner]).outputs)
+
+    graph = model(
+        "g (bool c, float[3] x) => (float[3] y) { f = Cast<to = 1>(c) y = If (c) "
+        "<then_branch = t () => (float[3] a) { a = Mul(x, f) }, else_branch = e () => (float[3] b) { b = Relu(x) }> }"
+    )
+    context = Context(inputs=[{"c": np.asarray(False), "x": X}])
+    report = Pipeline((Sink(),)).run(graph, context=context, verify="numeric")
+    assert (report.rewrites, report.left_out, report.rows[0].distance) == (1, [], {"y": 0.0})
+
+
+def test_a_branch_that_differs_on_what_it_may_never_get_is_named() -> None:
+    text = BRANCHES.replace("bool c, ", "").replace(
+        "{ y = If", "<float z = {0}> { m = ReduceMin<keepdims = 0>(x) c = Greater(m, z) y = If", 1
+    )
+    report = swapped(model(text.replace("Neg", "Abs")), "Abs", "Relu", x=X)  # right, as x is positive there
+    (found,) = report.left_out
+    assert found.startswith(
+        'then_branch of If "y": no sample runs it, and made to run it differs, on numbers that it may never get: '
+    )
+    assert report.rows[0].distance == {"y": 0.0}
+
+
+def test_a_branch_beside_one_that_captures_more_has_not_changed() -> None:
+    @dataclass(frozen=True)
+    class Capture(Pass):
+        name = "capture"
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            _, _, k = rewriter.graph.inputs
+            (choice,) = [node for node in rewriter.graph.nodes if node.op == "If"]
+            (neg,) = choice.regions["then_branch"]
+            with rewriter.rewrite("capture", neg):
+                rewriter.replace(neg.output, rewriter.create("Add", [neg.inputs[0], k]).output)
+
+    text = BRANCHES.replace("float[3] x)", "float[3] x, float[3] k)").replace(
+        "b = Relu(x)", "r = Relu(x) b = Exp(r)"
+    )
+    context = Context(inputs=[{"c": np.asarray(True), "x": X, "k": -2 * X}])
+    report = Pipeline((Capture(),)).run(model(text), context=context, verify="numeric")
+    assert (report.rewrites, report.left_out) == (1, [])
+    table = Expressions()
+    keys = []
+    for captured in (text, text.replace("Neg(x)", "Add(x, k)")):
+        ids = table.number(graph := model(captured))
+        made = table.table[ids[graph.outputs[0]]]
+        assert isinstance(made, Application)
+        keys.append(made.region_keys)
+    assert keys[0]["else_branch"] == keys[1]["else_branch"]
+    assert keys[0]["then_branch"] != keys[1]["then_branch"]
+
+
+def test_a_region_that_is_replaced_together_with_other_nodes_is_named() -> None:
+    @dataclass(frozen=True)
+    class Wrong(Pass):
+        name = "wrong"
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            x = rewriter.graph.inputs[1]
+            (relu,) = [node for node in rewriter.graph.nodes if node.op == "Relu"]
+            (choice,) = [node for node in rewriter.graph.nodes if node.op == "If"]
+            with rewriter.rewrite("wrong", relu):
+                (inner,) = [node for node in choice.regions["else_branch"] if node.op == "Relu"]
+                rewriter.replace(inner.output, x)
+                rewriter.replace(relu.output, choice.output)
+
+    text = BRANCHES.replace("(float[3] y)", "(float[3] z)")[:-1] + " z = Relu(y) }"
+    context = Context(inputs=[{"c": np.asarray(True), "x": -np.abs(X)}])
+    report = Pipeline((Wrong(),)).run(model(text), context=context, verify="numeric")
+    assert report.left_out == [
+        'else_branch of If "y": no sample runs it, and the pass put it in the place of something else'
+    ]
+
+
+COUNTDOWN = (
+    'l = Loop ("", go, n) <body = b (int64 i, bool again, float h) => (bool on, float next) '
+    "{ next = Sub(h, one) s = Cast<to = 9>(next) on = Identity(s) }>"
+)
+
+
+def test_a_branch_with_a_loop_that_no_count_bounds_is_not_made_to_run() -> None:
+    text = "g (float n, float[3] x) => (float[3] y) <float zero = {0}, float one = {1}, bool go = {1}> { c = Greater(n, zero) "
+    text += f"y = If (c) <then_branch = t () => (float[3] a) {{ {COUNTDOWN} p = Abs(x) a = Mul(p, l) }}, "
+    text += "else_branch = e () => (float[3] b) { b = Relu(x) }> }"
+    report = swapped(model(text), "Abs", "Neg", n=np.float32(-2.5), x=X)
+    assert report.left_out == ['control flow inside of If "y": only what the samples run of it is compared']
 
 
 # --- what can't be compared -------------------------------------------------------------------------
@@ -249,9 +358,29 @@ def test_a_model_that_does_not_run_on_the_second_sample_is_verified_on_the_first
     assert report.rows[0].unverified == ""
 
 
-def test_a_model_that_takes_long_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", ['""', "most"])
+def test_a_loop_that_no_count_bounds_gets_no_second_sample(count: str) -> None:
+    graph = model(
+        "g (int64[n,8] k) => (int64 l, int64[n,8] y) <int64 one = {1}, int64 most = {9223372036854775807}> "
+        "{ y = Neg(k) m = ReduceMin<keepdims = 0>(k) go = Cast<to = 9>(m) "
+        f"l = Loop ({count}, go, m) <body = b (int64 i, bool again, int64 h) => (bool on, int64 next) "
+        "{ next = Sub(h, one) s = Cast<to = 9>(next) on = Identity(s) }> }"
+    )
+    report = swapped(graph, "Sin", "Cos")
+    assert report.left_out == ["a second, wilder sample: a loop that no count bounds might not end on it"]
+
+
+def test_a_model_whose_outputs_no_input_changes_lacks_no_second_sample() -> None:
+    graph = model("g (float[2] x) => (float[2] y) <float[2] k = {1,2}> { y = Neg(k) }")
+    assert swapped(graph, "Sin", "Cos").left_out == []
+
+
+@pytest.mark.parametrize("more", ["", " z = NonZero(y)"])
+def test_a_model_that_takes_long_is_run_once(more: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from graphopt.pipeline import numeric
 
     monkeypatch.setattr(numeric, "DEAR", 10)
-    report = swapped(model("g (float[4,8] x) => (float[4,8] y) { y = Neg(x) }"), "Sin", "Cos")
+    outputs = "float[4,8] y, int64[2,k] z" if more else "float[4,8] y"
+    graph = model(f"g (float[4,8] x) => ({outputs}) {{ y = Neg(x){more} }}")
+    report = swapped(graph, "Sin", "Cos")
     assert report.left_out == ["a second, wilder sample: a run takes 3.2e+01 operations"]
