@@ -5,13 +5,16 @@ pass (``PyThreadState_SetAsyncExc``), whichever that is: signals would reach the
 raises it at the next function call or jump. The watcher looks at the stack first and waits while the graph
 is being changed, so that the rewriter can undo an open transaction as after any other exception; it raises once. Code that
 does not come back to Python (a long call of a C library, ``time.sleep``), or that catches
-BaseException, is out of reach: after a grace period ``abandon`` is called, if there is one.
+BaseException, is out of reach: after a grace period ``abandon`` is called, if there is one. C code that
+keeps Python's lock lets no thread of Python's do even that: then ``faulthandler``, whose thread needs no lock,
+writes the stack and ends the process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import sys
 import threading
 import time
@@ -22,7 +25,7 @@ from graphopt.ir import edits, rewriter
 from graphopt.ir.rewriter import Rewriter
 
 _GRACE = 2.0
-"""Seconds that an overdue pass gets before it is abandoned."""
+"""Seconds that an overdue pass gets before it is abandoned, and then before the process is ended from outside."""
 _AGAIN = 0.005
 """Seconds between two tries to send the exception."""
 _TRIES = 1000
@@ -48,9 +51,14 @@ def deadline(seconds: float | None, abandon: Callable[[str], None] | None = None
         yield
         return
     watch = _Watch(seconds, abandon)
+    stderr = sys.__stderr__ if abandon is not None else None
+    if stderr is not None:
+        faulthandler.dump_traceback_later(seconds + 2 * _GRACE, exit=True, file=stderr)
     try:
         yield
     finally:
+        if stderr is not None:
+            faulthandler.cancel_dump_traceback_later()
         # The one exception that there is may arrive in the first call, anywhere.
         try:
             watch.stop()

@@ -106,6 +106,13 @@ class PingPong(go.PatternPass):
         return [swap("Neg", "Abs"), swap("Abs", "Neg")]
 
 
+@whole_graph("keeps-the-lock")
+def _(rewriter, node):
+    import ctypes
+
+    ctypes.PyDLL(None).sleep(60)  # there
+
+
 @go.register_instrument("clumsy")
 class Clumsy(go.Instrument):
     """Fails after the first pass."""
@@ -113,6 +120,7 @@ class Clumsy(go.Instrument):
     def after(self, run):
         raise ValueError("no room")
 '''
+THERE = next(number for number, line in enumerate(PLUGIN.splitlines(), 1) if "# there" in line)
 HERE = [number for number, line in enumerate(PLUGIN.splitlines(), 1) if "# here" in line]
 
 
@@ -181,6 +189,13 @@ def opt(pipeline: str, *more: str) -> list[str]:
 def test_bad_passes_are_told_where(arguments: list[str], said: list[str], folder: Path) -> None:
     assert_refused(graphopt(*arguments, cwd=folder), *said)
     assert sorted(path.name for path in folder.iterdir()) == ["bad.py", "m.gir"]
+
+
+def test_a_pass_that_keeps_pythons_lock_is_ended_with_its_stack(folder: Path) -> None:
+    done = graphopt(*opt("keeps-the-lock", "--pass-timeout", "0.2"), cwd=folder)
+    assert done.returncode == 1 and done.stderr.startswith("Timeout (0:00:04")
+    assert f'bad.py", line {THERE} in' in done.stderr
+    assert not (folder / "o.gir").exists()
 
 
 def test_two_plugins_with_one_name_are_both_named(folder: Path) -> None:
