@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphopt.errors import EvaluationError, InputError, PassError, VerifyError
-from graphopt.ir.dims import SymDim
+from graphopt.ir.dims import SymDim, evaluate, symbols
 from graphopt.ir.graph import Graph, Node, Region
 from graphopt.ir.rewriter import Rewriter
 from graphopt.ir.transaction import OutOfFuel, Transaction
@@ -203,7 +203,7 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
 
     last: EvaluationError | None = None
     # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
-    for options in ({},) if inputs else GENERATED:
+    for options in ({},) if inputs else _fitting_first(graph, seed):
         try:
             if inputs:
                 given = [check_inputs(graph.inputs, sample) for sample in inputs[:SAMPLES]]
@@ -247,7 +247,26 @@ def _wilder(graph: Graph, seed: int, options: Mapping[str, Any]) -> Iterator[dic
     for sizes in (SMALL, options):
         for defaults in (True, False) if has_defaults else (False,):
             made = example_inputs(graph, seed, **sizes, content="varied", defaults=defaults)
-            yield _with_defaults(graph, made)
+            if sizes is options or _fits_types(graph, made):
+                yield _with_defaults(graph, made)
+
+
+def _fitting_first(graph: Graph, seed: int) -> list[dict[str, Any]]:
+    """The options of generated inputs, first those with whose sizes the types of all values make sense."""
+    from graphopt.evaluate import example_inputs
+
+    return sorted(
+        GENERATED, key=lambda options: not _fits_types(graph, example_inputs(graph, seed, **options))
+    )
+
+
+def _fits_types(graph: Graph, sample: Mapping[str, Any]) -> bool:
+    """Whether no size that the symbols of the types give is below 1: engines run some such models, where a window is
+    larger than what it slides over, and artifacts refuse them."""
+    sizes = _sizes(graph, sample)
+    values = (value for node in graph.walk() for value in node.outputs)
+    dims = {dim for value in values for dim in value.tensor.shape or () if isinstance(dim, SymDim)}
+    return all(evaluate(dim, sizes) > 0 for dim in dims if sizes.keys() >= set(symbols(dim)))
 
 
 def _is_unbounded(node: Node) -> bool:
@@ -258,15 +277,22 @@ def _is_unbounded(node: Node) -> bool:
     return count is None or (count.const is not None and bool(np.any(count.const.numpy() > _MOST_TRIPS)))
 
 
+def _sizes(graph: Graph, sample: Mapping[str, Any]) -> dict[str, int]:
+    """The sizes of symbols on a sample."""
+    sizes: dict[str, int] = {}
+    for value in graph.inputs:
+        given = np.shape(sample[value.name]) if value.name in sample else ()  # Others have defaults.
+        for dim, size in zip(value.tensor.shape or (), given, strict=False):
+            if isinstance(dim, SymDim) and dim.symbol is not None:
+                sizes[dim.symbol] = size
+    return sizes
+
+
 def _flops(graph: Graph, sample: Mapping[str, Any]) -> int:
     """Arithmetic operations of one run; without those of which data decides how many they are."""
     from graphopt.analysis.cost import work
 
-    sizes: dict[str, int] = {}
-    for value in graph.inputs:
-        for dim, size in zip(value.tensor.shape or (), np.shape(sample[value.name]), strict=False):
-            if isinstance(dim, SymDim) and dim.symbol is not None:
-                sizes[dim.symbol] = size
+    sizes = _sizes(graph, sample)
     found = work(graph, sizes)
     return found.flops if found is not None else _known_flops(graph.body, sizes)
 

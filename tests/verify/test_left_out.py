@@ -16,6 +16,7 @@ from graphopt.cli.opt_command import command as opt_command
 from graphopt.ir.graph import Graph, Node
 from graphopt.ir.rewriter import Rewriter
 from graphopt.pipeline import Context, Effect, Pass, Pipeline, Report
+from graphopt.pipeline.numeric import checker_of
 from graphopt.verify.expressions import Application, Expressions
 
 
@@ -384,3 +385,12 @@ def test_a_model_that_takes_long_is_run_once(more: str, monkeypatch: pytest.Monk
     graph = model(f"g (float[4,8] x) => ({outputs}) {{ y = Neg(x){more} }}")
     report = swapped(graph, "Sin", "Cos")
     assert report.left_out == ["a second, wilder sample: a run takes 3.2e+01 operations"]
+
+
+def test_generated_sizes_fit_the_types() -> None:
+    """ONNX Runtime runs a window that is larger than its input; artifacts, and the types, do not know that."""
+    graph = model(
+        "g (float[1,1,h,2] x) => (float[1,1,k,2] y) { y = MaxPool<kernel_shape=[64,1], strides=[64,1]>(x) }"
+    )
+    for sample in checker_of(graph, []).values.samples:
+        assert sample["x"].shape[2] >= 64
