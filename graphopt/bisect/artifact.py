@@ -11,10 +11,10 @@ import numpy as np
 
 from graphopt.backend.artifact import Artifact
 from graphopt.backend.compile import KERNEL_ERROR
-from graphopt.bisect.finding import Progress
 from graphopt.bisect.kernels import Making, Reference, kernel_fault, makes_steps
 from graphopt.errors import EvaluationError, GraphoptError, InputError, TargetError
 from graphopt.ir.graph import Graph
+from graphopt.pipeline.settings import Progress
 from graphopt.targets import Target
 from graphopt.verify.distance import Distance, compare
 from graphopt.verify.tolerance import Effect

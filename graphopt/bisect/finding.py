@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,7 +9,6 @@ from graphopt.bisect.kernels import KernelFault
 from graphopt.errors import GraphoptError
 from graphopt.verify.fault import NumericFault, Rewrite
 
-Progress = Callable[[int, int, str], None]
 Stage = Literal["pass", "kernel", "assembly"]
 
 

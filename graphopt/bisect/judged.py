@@ -10,7 +10,7 @@ from typing import Any
 from graphopt.backend.artifact import Artifact
 from graphopt.backend.compile import compile_graph
 from graphopt.bisect.artifact import require_runnable
-from graphopt.bisect.finding import Finding, PredicateFault, PredicateKernelFault, Progress
+from graphopt.bisect.finding import Finding, PredicateFault, PredicateKernelFault
 from graphopt.bisect.mixed import HalfScheduled, half_compiled
 from graphopt.bisect.predicate import Model, Predicate
 from graphopt.errors import InputError
@@ -21,6 +21,7 @@ from graphopt.ir.transaction import Transaction
 from graphopt.pipeline import Context, Pipeline
 from graphopt.pipeline.instruments import Instrument, PassRun
 from graphopt.pipeline.numeric import Recorder
+from graphopt.pipeline.settings import Progress
 from graphopt.targets import Target
 from graphopt.verify.locate import described, first_bad
 

@@ -10,7 +10,7 @@ definition of its operators, without a hand-written schedule. The first that is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,6 +27,7 @@ from graphopt.ir.captures import operands
 from graphopt.ir.graph import Graph, Node, Value
 from graphopt.ir.printer import Printer
 from graphopt.pipeline import Context, Pipeline
+from graphopt.pipeline.settings import Progress
 from graphopt.targets import Target
 from graphopt.verify.cone import path_between
 from graphopt.verify.distance import Distance, compare
@@ -36,7 +37,6 @@ from graphopt.verify.reduce import cut_out
 from graphopt.verify.tolerance import Effect, Path, Tolerance
 from graphopt.verify.values import Values
 
-Progress = Callable[[int, int, str], None]
 Blame = Literal["schedule", "lowering", "kernel"]
 _STEPPING = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "Round", "Floor", "Ceil", "QLinearConv", "QLinearMatMul"}

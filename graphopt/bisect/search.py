@@ -7,7 +7,7 @@ from typing import Any
 
 from graphopt.backend.compile import KERNEL_ERROR
 from graphopt.bisect.artifact import assembly_fault, require_runnable
-from graphopt.bisect.finding import Finding, Progress
+from graphopt.bisect.finding import Finding
 from graphopt.bisect.judged import PredicateSearch
 from graphopt.bisect.kernels import Making, Reference, kernel_fault
 from graphopt.bisect.predicate import Predicate
@@ -15,6 +15,7 @@ from graphopt.ir.builder import copy_graph
 from graphopt.ir.graph import Graph
 from graphopt.pipeline import Context, Pipeline
 from graphopt.pipeline.numeric import checker_of
+from graphopt.pipeline.settings import Progress
 from graphopt.targets import Target
 from graphopt.verify.fault import NumericFault
 
