@@ -209,8 +209,12 @@ def reproducing(folder: Path) -> Iterator[None]:
     try:
         yield
     except GraphoptError as error:
+        from graphopt.verify.fault import NumericFault
+
         reproducer = getattr(error, "reproducer", None)
-        if reproducer is not None:
+        if reproducer is None and isinstance(error, NumericFault):
+            error.hint = "no part of the model shows it by itself; does the pass do the same each time?"
+        elif reproducer is not None:
             try:
                 error.hint = f"see it again, on a part of the model: {reproducer.save(folder)}"
             except GraphoptError as failure:

@@ -81,6 +81,40 @@ def test_a_reproducer_that_can_not_be_written(folder: Path, monkeypatch: pytest.
     )
 
 
+MOODY = """
+from dataclasses import dataclass
+import graphopt as go
+
+RUNS = []
+
+@go.register_pass("moody")
+@dataclass(frozen=True)
+class Moody(go.Pass):
+    "Goes wrong the first time only."
+    effect = go.Effect.EXACT
+
+    def run(self, rewriter, context):
+        nodes = rewriter.graph.nodes
+        if not RUNS:
+            RUNS.append(1)
+            with rewriter.rewrite("moody", nodes[0]):
+                rewriter.replace_node(nodes[0], rewriter.create("Neg", nodes[0].inputs).outputs)
+"""
+
+
+def test_of_a_fault_that_no_part_shows_it_is_said(folder: Path) -> None:
+    (folder / "moody.py").write_text(MOODY)
+    api.save(
+        model("g (float[4] x) => (float[4] y) { a = Tanh(x) b = Exp(a) y = Sin(b) }"), folder / "net.onnx"
+    )
+    words = ["net.onnx", "-o", "o.onnx", "-p", "moody", "--plugin", "moody.py", "--verify", "numeric"]
+    done = CliRunner().invoke(opt_command, words)
+    assert isinstance(done.exception, NumericFault) and 'pass "moody": %a changed' in done.exception.message
+    assert (
+        done.exception.hint == "no part of the model shows it by itself; does the pass do the same each time?"
+    )
+
+
 def test_compile_runs_the_artifact_beside_onnx_runtime(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "data").mkdir()
     for number in range(2):
