@@ -209,7 +209,7 @@ def reproducing(folder: Path) -> Iterator[None]:
     try:
         yield
     except GraphoptError as error:
-        from graphopt.verify.fault import NumericFault
+        from graphopt import NumericFault
 
         reproducer = getattr(error, "reproducer", None)
         if reproducer is None and isinstance(error, NumericFault):
