@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 import time
@@ -198,17 +199,19 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
         InputError: the graph does not run on a sample that was given, or on none that was generated.
         EvaluationError: no engine can load it, or there is nothing in it that can be compared.
     """
-    from graphopt.evaluate import check_inputs
+    from graphopt.evaluate import check_inputs, example_inputs
     from graphopt.verify.check import Checker, Incomparable
 
     last: EvaluationError | None = None
     # Sizes of their own tell symbols apart; some models ask that two be equal, or one be large.
-    for options in ({},) if inputs else _fitting_first(graph, seed):
+    for fitting, options in [(False, {})] if inputs else itertools.product((True, False), GENERATED):
         try:
             if inputs:
                 given = [check_inputs(graph.inputs, sample) for sample in inputs[:SAMPLES]]
                 return Checker(graph, [_with_defaults(graph, sample) for sample in given])
-            return _on_generated(graph, seed, options)
+            plain = example_inputs(graph, seed, **options)
+            if not fitting or _fits_types(graph, plain):
+                return _on_generated(graph, seed, plain, options)
         except Incomparable:
             raise
         except EvaluationError as error:
@@ -218,12 +221,13 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
     raise last
 
 
-def _on_generated(graph: Graph, seed: int, options: Mapping[str, Any]) -> Checker:
-    """On a plain sample and, unless a run of the model takes long or might not end, on a wilder one."""
-    from graphopt.evaluate import example_inputs
+def _on_generated(graph: Graph, seed: int, sample: dict[str, Any], options: Mapping[str, Any]) -> Checker:
+    """On a plain sample and, where it has more to show and a run takes neither long nor for ever, on a wilder one."""
     from graphopt.verify.check import Checker
 
-    plain = _with_defaults(graph, example_inputs(graph, seed, **options))
+    plain = _with_defaults(graph, sample)
+    if not _has_more_to_show(graph):
+        return Checker(graph, [plain])
     flops = _flops(graph, plain)
     why = f"a run takes {flops:.1e} operations" if flops > DEAR else ""
     if any(map(_is_unbounded, graph.walk())):
@@ -239,6 +243,15 @@ def _on_generated(graph: Graph, seed: int, options: Mapping[str, Any]) -> Checke
     return checker
 
 
+def _has_more_to_show(graph: Graph) -> bool:
+    """Whether a wilder sample goes other ways than a plain one: there are integers, masks or defaults among the
+    inputs, or control flow. What computes on floats alone takes the same way with all of them."""
+    floats = all(value.tensor.dtype is not None and value.tensor.dtype.is_float for value in graph.inputs)
+    return (
+        not floats or any(v.const is not None for v in graph.inputs) or any(n.regions for n in graph.walk())
+    )
+
+
 def _wilder(graph: Graph, seed: int, options: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Samples to try in turn: small ones or of the sizes that ``options`` give, with defaults replaced or kept."""
     from graphopt.evaluate import example_inputs
@@ -249,15 +262,6 @@ def _wilder(graph: Graph, seed: int, options: Mapping[str, Any]) -> Iterator[dic
             made = example_inputs(graph, seed, **sizes, content="varied", defaults=defaults)
             if sizes is options or _fits_types(graph, made):
                 yield _with_defaults(graph, made)
-
-
-def _fitting_first(graph: Graph, seed: int) -> list[dict[str, Any]]:
-    """The options of generated inputs, first those with whose sizes the types of all values make sense."""
-    from graphopt.evaluate import example_inputs
-
-    return sorted(
-        GENERATED, key=lambda options: not _fits_types(graph, example_inputs(graph, seed, **options))
-    )
 
 
 def _fits_types(graph: Graph, sample: Mapping[str, Any]) -> bool:

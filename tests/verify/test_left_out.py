@@ -382,7 +382,7 @@ def test_a_model_that_takes_long_is_run_once(more: str, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(numeric, "DEAR", 10)
     outputs = "float[4,8] y, int64[2,k] z" if more else "float[4,8] y"
-    graph = model(f"g (float[4,8] x) => ({outputs}) {{ y = Neg(x){more} }}")
+    graph = model(f"g (float[4,8] x, bool c) => ({outputs}) {{ y = Neg(x){more} }}")
     report = swapped(graph, "Sin", "Cos")
     assert report.left_out == ["a second, wilder sample: a run takes 3.2e+01 operations"]
 
