@@ -210,7 +210,7 @@ def checker_of(graph: Graph, inputs: Sequence[Mapping[str, Any]], seed: int = 0)
                 given = [check_inputs(graph.inputs, sample) for sample in inputs[:SAMPLES]]
                 return Checker(graph, [_with_defaults(graph, sample) for sample in given])
             plain = example_inputs(graph, seed, **options)
-            if not fitting or _fits_types(graph, plain):
+            if _fits_types(graph, plain) == fitting:
                 return _on_generated(graph, seed, plain, options)
         except Incomparable:
             raise
