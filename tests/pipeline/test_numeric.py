@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,26 @@ def test_a_lossy_pass_makes_no_nan_of_a_number() -> None:
         run("%r: T = Neg(%x)", Lossy(new="Sqrt"), inputs=[{"x": np.float32([4, -2])}])
 
 
+def quantizing(operands: list[np.ndarray[Any, Any]], attrs: dict[str, int]) -> Pass:
+    """A pass that puts a DequantizeLinear of ``operands`` in the place of the weight."""
+
+    @dataclass(frozen=True)
+    class Quantize(Pass):
+        name = "quantize"
+        effect = Effect.LOSSY
+
+        def run(self, rewriter: Rewriter, context: Context) -> None:
+            (node,) = rewriter.graph.nodes
+            weight = node.inputs[1]
+            assert weight is not None
+            with rewriter.rewrite("quantize", node):
+                made = [rewriter.constant(array) for array in operands]
+                restored = rewriter.create("DequantizeLinear", made, attrs).output
+                rewriter.replace(weight, restored, Relation.QUANTIZED)
+
+    return Quantize()
+
+
 @pytest.mark.parametrize(
     ("dtype", "wrong", "message"),
     [
@@ -67,32 +88,14 @@ def test_each_channel_of_quantized_weights_is_held_to_its_own_grid(
     dtype: type, wrong: int, message: str
 ) -> None:
     """Channels in steps of 1 and 0.001: three of the second are no more than noise beside the first."""
-
-    def quantize(rewriter: Rewriter, context: Context) -> None:
-        (node,) = rewriter.graph.nodes
-        weight = node.inputs[1]
-        assert weight is not None
-        steps = np.float32([1.0, 0.001])
-        numbers = np.array([[-100, 7], [50, 120 + wrong]], dtype)
-        with rewriter.rewrite("quantize", node):
-            operands = [rewriter.constant(numbers), rewriter.constant(steps)]
-            restored = rewriter.create("DequantizeLinear", operands, {"axis": 1}).output
-            rewriter.replace(weight, restored, Relation.QUANTIZED)
-
-    @dataclass(frozen=True)
-    class Quantize(Pass):
-        name = "quantize"
-        effect = Effect.LOSSY
-
-        def run(self, rewriter: Rewriter, context: Context) -> None:
-            quantize(rewriter, context)
-
+    numbers = np.array([[-100, 7], [50, 120 + wrong]], dtype)
+    quantize = quantizing([numbers, np.float32([1.0, 0.001])], {"axis": 1})
     text = "const %k: f32[2, 2] = [-100.3, 0.007, 50.2, 0.12]\n%r: f32[2] = MatMul(%x, %k)"
     if message is None:
-        run(text, Quantize())
+        run(text, quantize)
     else:
         with pytest.raises(VerifyError, match=message):
-            run(text, Quantize())
+            run(text, quantize)
 
 
 @pytest.mark.parametrize(
@@ -104,40 +107,19 @@ def test_each_channel_of_quantized_weights_is_held_to_its_own_grid(
 )
 def test_each_block_of_quantized_weights_is_held_to_its_own_grid(wrong: int, message: str | None) -> None:
     """Rows 0 and 1 are one block in steps of 1, row 2 is what there is of the next, in steps of 0.001."""
-
-    def quantize(rewriter: Rewriter, context: Context) -> None:
-        (node,) = rewriter.graph.nodes
-        weight = node.inputs[1]
-        assert weight is not None
-        numbers = np.array([[-100, 7], [50, 20], [7, 120 + wrong]], np.int8)
-        with rewriter.rewrite("quantize", node):
-            operands = [
-                rewriter.constant(numbers),
-                rewriter.constant(np.float32([[1.0, 1.0], [0.001, 0.001]])),
-                rewriter.constant(np.int8([[0, 0], [0, 0]])),
-            ]
-            attrs = {"axis": 0, "block_size": 2}
-            restored = rewriter.create("DequantizeLinear", operands, attrs).output
-            rewriter.replace(weight, restored, Relation.QUANTIZED)
-
-    @dataclass(frozen=True)
-    class Quantize(Pass):
-        name = "quantize"
-        effect = Effect.LOSSY
-
-        def run(self, rewriter: Rewriter, context: Context) -> None:
-            quantize(rewriter, context)
-
+    numbers = np.array([[-100, 7], [50, 20], [7, 120 + wrong]], np.int8)
+    steps, zeros = np.float32([[1.0, 1.0], [0.001, 0.001]]), np.int8([[0, 0], [0, 0]])
+    quantize = quantizing([numbers, steps, zeros], {"axis": 0, "block_size": 2})
     graph = graph_of(
         "const %k: f32[3, 2] = [-100.3, 7.2, 50.2, 20.1, 0.007, 0.12]\n%r: f32[2] = MatMul(%x, %k)",
         type="f32[3]",
     )
     context = Context(inputs=[{"x": np.float32([1, 2, 3])}])
     if message is None:
-        Pipeline((Quantize(),)).run(graph, context=context, verify="numeric")
+        Pipeline((quantize,)).run(graph, context=context, verify="numeric")
     else:
         with pytest.raises(VerifyError, match=message):
-            Pipeline((Quantize(),)).run(graph, context=context, verify="numeric")
+            Pipeline((quantize,)).run(graph, context=context, verify="numeric")
 
 
 CONST = "const %k: f32[2] = [1.0, 3.0]\n%r: T = Mul(%x, %k)"
